@@ -1,0 +1,1 @@
+"""Pure functions on waveforms: reading, resampling, framing, mixing, convolving, log-mel."""

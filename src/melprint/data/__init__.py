@@ -1,0 +1,1 @@
+"""Prepared audio, corpora, and the batches that training takes from them."""

@@ -1,0 +1,41 @@
+"""From features to a fingerprint.  Axes: B batch · H features · D fingerprint size · S features of a slice."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from melprint.errors import MelprintError
+
+
+class DivideAndEncode(nn.Module):
+    """Each fingerprint element is computed from its own slice of the features by a small network.
+
+    ``H / D`` features -> ``hidden`` (ELU) -> 1, for each of the D slices.  Source: Lai et al. 2015
+    ("Simultaneous feature learning and hash coding"), as used by Chang et al. 2021, section 2.3.
+
+    Args:
+        num_features: H, a multiple of ``dim``.
+        dim: D.
+        hidden: units of each slice's hidden layer.
+    """
+
+    def __init__(self, num_features: int, dim: int = 128, hidden: int = 32) -> None:
+        super().__init__()
+        if num_features % dim:
+            raise MelprintError(
+                f"{num_features} features cannot be divided into {dim} equal slices; change dim or the width"
+            )
+        self.dim = dim
+        self.weight_in = nn.Parameter(torch.empty(dim, num_features // dim, hidden))
+        self.bias_in = nn.Parameter(torch.zeros(dim, 1, hidden))
+        self.weight_out = nn.Parameter(torch.empty(dim, hidden, 1))
+        self.bias_out = nn.Parameter(torch.zeros(dim, 1, 1))
+        for weight in (self.weight_in, self.weight_out):  # Glorot by slice, as separate Dense layers would be
+            bound = (6 / (weight.shape[1] + weight.shape[2])) ** 0.5
+            nn.init.uniform_(weight, -bound, bound)
+
+    def forward(self, features_BH: Tensor) -> Tensor:
+        """``(B, H)`` to ``(B, D)``, not yet normalised."""
+        slices_DBS = features_BH.unflatten(1, (self.dim, -1)).transpose(0, 1)
+        hidden = functional.elu(torch.baddbmm(self.bias_in, slices_DBS, self.weight_in))
+        return torch.baddbmm(self.bias_out, hidden, self.weight_out).squeeze(-1).T
