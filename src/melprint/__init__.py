@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from melprint.errors import MelprintError
 from melprint.spec import MelSpec, SegmentSpec
+from melprint.version import __version__
 
 if TYPE_CHECKING:
     from melprint.models import Fingerprinter, load
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 # slower. It is read when the first of them is loaded, hence here.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-__version__ = "0.1.0"
+
 __all__ = ["Fingerprinter", "MelSpec", "MelprintError", "SegmentSpec", "__version__", "load"]
 
 

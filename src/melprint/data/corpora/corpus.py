@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Protocol
 
 from melprint.audio.files import find_recordings, map_pcm
+from melprint.augment.banks import Surroundings
 from melprint.data.corpora.noise import PackageNoise, PinkNoise, train_and_test_files
 from melprint.data.corpora.packages import fetch_packages, licence_text
 from melprint.data.corpora.rooms import measured_rooms, simulate_rooms
-from melprint.data.manifest import MANIFEST, Track, read_manifest, write_manifest
+from melprint.data.manifest import MANIFEST, Track, of_split, read_manifest, write_manifest
 from melprint.data.prepare import Preparation, Recording, prepare, recordings_of
 from melprint.errors import MelprintError
 from melprint.progress import console, progress_bar
@@ -31,6 +32,7 @@ class Corpus:
             first slash is the kind of noise, and kinds are drawn equally often.
         rooms: impulse responses, with the same three splits.
         queries: degraded versions of the test tracks, one for one, where the corpus brings them.
+        sample_rate_hz: of everything.
     """
 
     root: Path
@@ -38,6 +40,7 @@ class Corpus:
     noise: list[Track]
     rooms: list[Track]
     queries: list[Track] = field(default_factory=list)
+    sample_rate_hz: int = 8_000
 
     def music_of(self, split: str) -> list[Track]:
         """The music of one split.
@@ -45,15 +48,17 @@ class Corpus:
         Raises:
             MelprintError: there is none.
         """
-        if not (tracks := [track for track in self.music if track.split == split]):
+        if not (tracks := of_split(self.music, split)):
             raise MelprintError(f"{self.root} has no {split} music; give it more albums or another division")
         return tracks
 
+    def surroundings(self, split: str) -> Surroundings:
+        """The noise and rooms of one split."""
+        return Surroundings(of_split(self.noise, split), of_split(self.rooms, split), self.sample_rate_hz)
+
     def distractors(self) -> list[Track]:
         """Tracks that are in the store but never asked for."""
-        return [track for track in self.music if track.split == "dummy"] or [
-            track for track in self.music if track.split in ("train", "val")
-        ]
+        return of_split(self.music, "dummy") or of_split(self.music, "train", "val")
 
 
 class NoiseSource(Protocol):

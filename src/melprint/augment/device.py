@@ -1,0 +1,180 @@
+"""The batched chain: every operation on all items at once, on the network's device.
+
+Axes: B items · C context + segment samples · T samples of a segment · R replicas · K draws.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from melprint.audio.convolution import convolve_spectra
+from melprint.audio.files import INT16_SCALE
+from melprint.audio.levels import SILENCE_RMS, mix_at_snr
+from melprint.augment.banks import Surroundings
+from melprint.augment.chain import SegmentBatch, Views, WindowSpec
+from melprint.augment.masks import NUM_MASK_DRAWS
+from melprint.errors import MelprintError
+from melprint.spec import SegmentSpec
+
+
+class Transform(Protocol):
+    """One operation of the chain.
+
+    Attributes:
+        num_draws: uniform numbers that it needs for each item.
+    """
+
+    num_draws: int
+
+    def __call__(self, wave_BC: Tensor, draws_BK: Tensor, context: int) -> Tensor:
+        """Waves of the same shape; the first ``context`` samples are past that nobody will see."""
+
+
+class AddNoise(nn.Module):
+    """Noise from a bank at a signal-to-noise ratio drawn uniformly, measured in the visible part."""
+
+    num_draws = 4
+
+    def __init__(
+        self, surroundings: Surroundings, snr_db: tuple[float, float] = (0.0, 10.0), probability: float = 1.0
+    ) -> None:
+        super().__init__()
+        if snr_db[0] > snr_db[1]:
+            raise MelprintError(f"snr_db must go from low to high, got {list(snr_db)}")
+        self.bank, self.snr_db, self.probability = surroundings.noise, snr_db, probability
+
+    def parameters_of(self, draws_BK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """File, ratio in decibels and whether it is applied, for each item."""
+        low, high = self.snr_db
+        return self.bank.choose(draws_BK[:, 0]), low + (high - low) * draws_BK[:, 2], draws_BK[:, 3] < self.probability
+
+    def forward(self, wave_BC: Tensor, draws_BK: Tensor, context: int) -> Tensor:
+        """Waves of the same shape."""
+        file, snr_db, applied = self.parameters_of(draws_BK)
+        noise = self.bank.crop(file, draws_BK[:, 1], wave_BC.shape[1])
+        noisy = mix_at_snr(wave_BC, noise, snr_db.float(), measured=slice(context, None))
+        return torch.where(applied[:, None], noisy, wave_BC)
+
+
+class ApplyRoom(nn.Module):
+    """Convolution with a response from a bank; reverberation of the past context reaches the segment.
+
+    Responses are cut to the context plus one sample: longer ones would need music from before it.
+    """
+
+    num_draws = 2
+
+    def __init__(self, surroundings: Surroundings, probability: float = 1.0) -> None:
+        super().__init__()
+        self.bank, self.probability = surroundings.rooms, probability
+
+    def parameters_of(self, draws_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """Room and whether it is applied, for each item."""
+        return self.bank.choose(draws_BK[:, 0]), draws_BK[:, 1] < self.probability
+
+    def forward(self, wave_BC: Tensor, draws_BK: Tensor, context: int) -> Tensor:
+        """Waves of the same shape."""
+        room, applied = self.parameters_of(draws_BK)
+        spectra = self.bank.spectra(wave_BC.shape[1], context + 1)[room]
+        return torch.where(applied[:, None], convolve_spectra(wave_BC, spectra), wave_BC)
+
+
+class Gain(nn.Module):
+    """A change of level drawn uniformly in decibels, after scaling the segment's peak to 1."""
+
+    num_draws = 1
+
+    def __init__(self, gain_db: tuple[float, float] = (-20.0, 0.0)) -> None:
+        super().__init__()
+        self.gain_db = gain_db
+
+    def forward(self, wave_BC: Tensor, draws_BK: Tensor, context: int) -> Tensor:
+        """Waves of the same shape."""
+        low, high = self.gain_db
+        gain = 10 ** ((low + (high - low) * draws_BK[:, :1]) / 20)
+        peak = wave_BC[:, context:].abs().amax(dim=1, keepdim=True)
+        return wave_BC * (gain / peak.clamp_min(SILENCE_RMS)).to(wave_BC.dtype)
+
+
+def device_chain(
+    surroundings: Surroundings,
+    segment: SegmentSpec,
+    *,
+    window: Mapping[str, float],
+    transforms: Mapping[str, nn.Module | Callable[[Surroundings], nn.Module]],
+    num_replicas: int = 1,
+) -> "DeviceChain":
+    """The batched chain of a config; transforms that need noise or rooms come as ``_partial_``."""
+    made = [t if isinstance(t, nn.Module) else t(surroundings) for t in transforms.values()]
+    return DeviceChain(WindowSpec(segment, **window), made, num_replicas)
+
+
+class DeviceChain(nn.Module):
+    """Crops with time offsets, then transforms of the replicas, without a loop over items.
+
+    Args:
+        window: what views are cut from.
+        transforms: applied to every replica in this order.
+        num_replicas: degraded views of each segment.
+    """
+
+    on_host = False
+
+    def __init__(self, window: WindowSpec, transforms: Sequence[nn.Module], num_replicas: int = 1) -> None:
+        super().__init__()
+        self.window = window
+        self.transforms = nn.ModuleList(transforms)
+        self.num_replicas = num_replicas
+        self.draws_of_replica = 1 + sum(int(transform.num_draws) for transform in transforms)  # type: ignore[arg-type]
+        self.num_draws = 1 + NUM_MASK_DRAWS * (1 + num_replicas) + num_replicas * self.draws_of_replica
+
+    @torch.no_grad()
+    def forward(self, batch: SegmentBatch) -> Views:
+        """The views of each item."""
+        anchor_shift, replica_shift = shifts_of(batch, self.window, self.num_replicas)
+        samples = self.window.segment.num_samples
+        anchors = crop(batch.windows, self.window.before + anchor_shift, samples)
+        start = self.window.margin + anchor_shift[:, None] + replica_shift
+        repeated = batch.windows.repeat_interleave(self.num_replicas, dim=0)
+        waves = crop(repeated, start.flatten(), self.window.context + samples)
+        mask_draws, replica_draws = split_draws(batch.draws, self.num_replicas)
+        draws = replica_draws.flatten(0, 1)[:, 1:]
+        for transform in self.transforms:
+            num_draws = int(transform.num_draws)  # type: ignore[arg-type]
+            waves = transform(waves, draws[:, :num_draws], self.window.context)
+            draws = draws[:, num_draws:]
+        replicas = waves[:, self.window.context :].unflatten(0, (-1, self.num_replicas))
+        return Views(anchors, replicas, mask_draws)
+
+
+def split_draws(draws_BK: Tensor, num_replicas: int) -> tuple[Tensor, Tensor]:
+    """Draws for masks ``(B, 1 + R, M)`` and for replicas ``(B, R, .)``; column 0 is the anchor's shift."""
+    masks = NUM_MASK_DRAWS * (1 + num_replicas)
+    return (
+        draws_BK[:, 1 : 1 + masks].unflatten(1, (1 + num_replicas, NUM_MASK_DRAWS)),
+        draws_BK[:, 1 + masks :].unflatten(1, (num_replicas, -1)),
+    )
+
+
+def shifts_of(batch: SegmentBatch, window: WindowSpec, num_replicas: int) -> tuple[Tensor, Tensor]:
+    """Time offsets in samples: of the anchors ``(B,)`` and of the replicas from their anchors ``(B, R)``.
+
+    Uniform within the window's limits and within the track.
+    """
+    _, replica_draws = split_draws(batch.draws, num_replicas)
+    anchor_limit = window.segment.to_samples(window.anchor_shift_s)
+    replica_limit = window.segment.to_samples(window.replica_shift_s)
+    low = -batch.slack_before.clamp_max(anchor_limit)
+    high = batch.slack_after.clamp_max(anchor_limit)
+    anchor = low + (batch.draws[:, 0] * (high - low + 1)).long()
+    low = -(batch.slack_before + anchor).clamp_max(replica_limit)[:, None]
+    high = (batch.slack_after - anchor).clamp_max(replica_limit)[:, None]
+    return anchor, low + (replica_draws[:, :, 0] * (high - low + 1)).long()
+
+
+def crop(windows_BW: Tensor, start_B: Tensor, num_samples: int) -> Tensor:
+    """Float32 crops ``(B, num_samples)`` of int16 windows, each from its own start."""
+    index = start_B[:, None] + torch.arange(num_samples, device=start_B.device)
+    return windows_BW.gather(1, index).float() / INT16_SCALE

@@ -1,0 +1,1 @@
+"""Nearest neighbours among fingerprints: one protocol, an exact oracle, and faiss."""

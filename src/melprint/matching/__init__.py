@@ -1,0 +1,1 @@
+"""From the neighbours of segments to tracks and places."""
