@@ -1,0 +1,189 @@
+"""From configs to objects: the only module that knows Hydra, beside the entry points."""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from melprint.data.corpora.corpus import Corpus
+from melprint.data.datamodule import FingerprintData
+from melprint.errors import MelprintError
+from melprint.evaluation.stores import TestStores
+from melprint.fingerprints.collection import extract_corpus
+from melprint.fingerprints.store import check_model
+from melprint.index.base import Index
+from melprint.models.checkpoint import load, model_digest
+from melprint.models.fingerprinter import build_fingerprinter
+from melprint.progress import console
+from melprint.training.module import FingerprintModule
+from melprint.training.retrieval import RetrievalValidation
+
+LAST = "last"
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Call a Hydra entry point; what goes wrong ends in one sentence and a non-zero exit."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # otherwise Hydra prints its own account and exits
+    explained(main)()
+
+
+def explained(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn the errors that a user can mend into one sentence on standard error and exit status 1."""
+
+    @wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (MelprintError, HydraException, OmegaConfBaseException, OSError) as error:
+            console.print(f"[red]error:[/] {sentence(error)}", highlight=False, soft_wrap=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            console.print("interrupted; the same command goes on from what is finished")
+            sys.exit(130)
+
+    return wrapper
+
+
+def sentence(error: BaseException) -> str:
+    """The innermost cause that was written for a user, on one line."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MelprintError):
+            return str(cause)
+        cause = cause.__cause__
+    text = " ".join(str(error).split())
+    return text.replace("[", r"\[") or type(error).__name__
+
+
+def plain(config: DictConfig) -> Any:
+    """A config as plain dicts, lists and values, with everything resolved."""
+    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+def corpus_from(config: DictConfig) -> Corpus:
+    """Fetch or find, and prepare, the corpus of ``data=…``."""
+    corpus: Corpus = instantiate(config.data.corpus, _convert_="all").prepare()
+    return corpus
+
+
+def module_from(config: DictConfig) -> FingerprintModule:
+    """The network with its loss and optimizer."""
+    return FingerprintModule(
+        fingerprinter=build_fingerprinter(**plain(config.model)),
+        loss=instantiate(config.loss),
+        mask=instantiate(config.augment.mask, _convert_="all"),
+        optimizer=instantiate(config.optimizer),
+        schedule=instantiate(config.scheduler),
+        config={"model": plain(config.model), "config": plain(config)},
+    )
+
+
+def data_from(config: DictConfig, corpus: Corpus, module: FingerprintModule) -> FingerprintData:
+    """Training batches of a corpus."""
+    chain = instantiate(config.augment.chain, _convert_="all")
+    segment = module.fingerprinter.segment
+    if segment.sample_rate_hz != corpus.sample_rate_hz:
+        raise MelprintError(
+            f"the model takes {segment.sample_rate_hz} Hz, the corpus has {corpus.sample_rate_hz} Hz; change one of them"
+        )
+    return FingerprintData(corpus, partial(chain, segment=segment), seed=config.seed, **plain(config.train))
+
+
+def trainer_from(config: DictConfig, corpus: Corpus, module: FingerprintModule, out: Path) -> pl.Trainer:
+    """The trainer with retrieval validation, checkpoints and loggers below ``out``."""
+    from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+
+    every = config.validation.every_n_epochs
+    validation = RetrievalValidation(
+        corpus,
+        module.fingerprinter.segment,
+        instantiate(config.validation.queries, _convert_="all"),
+        max_references_s=config.validation.max_references_s,
+        every_n_epochs=every,
+    )
+    checkpoint = ModelCheckpoint(
+        out / "checkpoints",
+        "best",
+        monitor="val/top1_exact",
+        mode="max",
+        save_last=True,
+        every_n_epochs=every,
+        enable_version_counter=False,
+        save_on_train_epoch_end=True,
+    )
+    loggers = [instantiate(node, save_dir=str(out)) for node in config.logger.values()]
+    callbacks: list[pl.Callback] = [validation, checkpoint]
+    if loggers:
+        callbacks.append(LearningRateMonitor("step"))
+    if config.trainer.get("enable_progress_bar", True):
+        callbacks.append(RichProgressBar())
+    trainer: pl.Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks, default_root_dir=str(out))
+    return trainer
+
+
+def starting_point(config: DictConfig, out: Path) -> str | None:
+    """The checkpoint to go on from.
+
+    Raises:
+        MelprintError: it is not there, or a run is there that the new one would take the place of.
+    """
+    last = out / "checkpoints" / "last.ckpt"
+    if config.ckpt_path is None:
+        if last.exists() and not config.overwrite:
+            raise MelprintError(
+                f"{out} already holds a run; go on with ckpt_path=last, begin anew with overwrite=true,"
+                " or choose another name=…"
+            )
+        return None
+    path = last if config.ckpt_path == LAST else Path(config.ckpt_path)
+    if not path.exists():
+        raise MelprintError(f"there is no checkpoint {path} to go on from; leave ckpt_path out to begin anew")
+    return str(path)
+
+
+def device_from(name: str) -> str:
+    """``auto`` takes a GPU where there is one.
+
+    Raises:
+        MelprintError: CUDA is asked for and not there.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise MelprintError("device=cuda needs a CUDA GPU, and this machine has none that torch can use; take device=cpu")
+    return name
+
+
+def indexes_from(config: DictConfig) -> list[Index]:
+    """The indexes of ``index=[…]``."""
+    return [instantiate(node, _convert_="all") for node in config.index.values()]
+
+
+def stores_from(config: DictConfig) -> TestStores:
+    """The stores of ``store=…``, or those of ``ckpt=…``, which are made where they are not there yet."""
+    if config.ckpt is None:
+        folder = Path(config.store or f"runs/{config.name}/fingerprints")
+        return TestStores.open(folder, Path(config.dummy_store) if config.dummy_store else None, config.mode)
+    fingerprinter = load(config.ckpt, device_from(config.device))
+    digest = model_digest(fingerprinter)
+    if config.store is None:
+        folder = Path(f"runs/{config.name}/fingerprints-{digest[:12]}")
+        queries = instantiate(config.queries, _convert_="all")
+        extract_corpus(
+            fingerprinter, corpus_from(config), folder, queries, dtype=config.dtype, batch_size=config.batch_size
+        )
+    else:
+        folder = Path(config.store)
+    stores = TestStores.open(folder, Path(config.dummy_store) if config.dummy_store else None, config.mode)
+    for store in stores.present():
+        check_model(store, digest, Path(config.ckpt))
+    return stores

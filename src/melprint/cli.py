@@ -1,0 +1,87 @@
+"""The ``melprint`` command."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from melprint.errors import MelprintError
+from melprint.progress import console
+from melprint.version import __version__
+
+app = typer.Typer(help="Neural audio fingerprinting.", no_args_is_help=True, add_completion=False)
+
+
+@app.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of wav, flac, mp3, ogg or opus files.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder that receives the prepared audio.")],
+    sample_rate_hz: Annotated[int, typer.Option(help="Rate of the prepared audio.")] = 8_000,
+    min_duration_s: Annotated[float, typer.Option(help="Shorter recordings are left out.")] = 1.0,
+    val: Annotated[float, typer.Option(help="Share of the recordings for validation.", min=0, max=1)] = 0.1,
+    test: Annotated[float, typer.Option(help="Share of the recordings for test.", min=0, max=1)] = 0.2,
+    seed: Annotated[int, typer.Option(help="Another seed gives another division.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Files at a time; by default one a core.", min=1)] = None,
+) -> None:
+    """Turn any folder of recordings into mono 16-bit wavs with a manifest.
+
+    Albums (folders) are divided into train, val and test as wholes. An interrupted run goes on where it
+    stopped. OUT/rejected.csv lists the files that were left out, and why.
+    """
+    from melprint.data.prepare import prepare as prepare_recordings
+    from melprint.data.prepare import recordings_of
+
+    recordings = recordings_of(source, val=val, test=test, seed=seed)
+    done = prepare_recordings(
+        recordings, out, sample_rate_hz=sample_rate_hz, min_duration_s=min_duration_s, workers=workers
+    )
+    hours = sum(track.num_samples for track in done.tracks) / sample_rate_hz / 3600
+    typer.echo(f"{len(done.tracks)} tracks, {hours:.2f} h: {out / 'manifest.csv'}")
+    if done.rejected:
+        typer.echo(f"{len(done.rejected)} files left out: {out / 'rejected.csv'}")
+
+
+@app.command()
+def merge(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the shards.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Store that they are parts of, e.g. dummy_db.")],
+    count: Annotated[int, typer.Argument(metavar="COUNT", help="Number of shards.", min=2)],
+) -> None:
+    """Join the shards of a fingerprint store to the store that one run would have written."""
+    from melprint.fingerprints.writer import merge_shards
+
+    store = merge_shards(folder, name, count)
+    typer.echo(f"{folder / name}: {len(store.tracks)} tracks, {len(store.rows)} rows")
+
+
+@app.command()
+def info(checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT")]) -> None:
+    """Say what a checkpoint holds."""
+    from melprint.models import load, model_digest
+
+    model = load(checkpoint)
+    typer.echo(f"encoder     {type(model.encoder).__name__}")
+    typer.echo(f"parameters  {sum(weight.numel() for weight in model.parameters()):,}")
+    typer.echo(f"dimensions  {model.dim}")
+    typer.echo(f"segment     {model.segment}")
+    typer.echo(f"log-mel     {model.front_end.mel}")
+    typer.echo(f"digest      {model_digest(model)}")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """Run the command; what goes wrong ends in one sentence and a non-zero exit."""
+    try:
+        app(standalone_mode=True)
+    except (MelprintError, OSError) as error:
+        console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        raise SystemExit(1) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Train a fingerprinter: ``python train.py [data=… model=… experiment=…] [key=value …]``."""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from melprint.build import explained, run
+
+
+@hydra.main(config_path="conf", config_name="train", version_base="1.3")
+@explained
+def main(cfg: DictConfig) -> float:
+    """Train, validate by retrieval, keep the best and the last checkpoint."""
+    import pytorch_lightning as pl
+    from hydra.core.hydra_config import HydraConfig
+
+    from melprint.build import corpus_from, data_from, module_from, starting_point, trainer_from
+    from melprint.progress import console
+
+    out = Path(HydraConfig.get().runtime.output_dir)
+    ckpt_path = starting_point(cfg, out)
+    corpus = corpus_from(cfg)
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    module = module_from(cfg)
+    data = data_from(cfg, corpus, module)
+    trainer = trainer_from(cfg, corpus, module, out)
+    trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+    console.print(f"best checkpoint: {trainer.checkpoint_callback.best_model_path}", soft_wrap=True)
+    return float(trainer.callback_metrics.get("val/top1_exact", float("nan")))
+
+
+if __name__ == "__main__":
+    run(main)
