@@ -26,7 +26,7 @@ def main(cfg: DictConfig) -> float:
     data = data_from(cfg, corpus, module)
     trainer = trainer_from(cfg, corpus, module, out)
     trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
-    console.print(f"best checkpoint: {trainer.checkpoint_callback.best_model_path}", soft_wrap=True)
+    console.print(f"best checkpoint: {out / 'checkpoints' / 'best.ckpt'}", soft_wrap=True)
     return float(trainer.callback_metrics.get("val/top1_exact", float("nan")))
 
 

@@ -1,7 +1,9 @@
 """From configs to objects: the only module that knows Hydra, beside the entry points."""
 
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
@@ -93,7 +95,7 @@ def data_from(config: DictConfig, corpus: Corpus, module: FingerprintModule) -> 
     segment = module.fingerprinter.segment
     if segment.sample_rate_hz != corpus.sample_rate_hz:
         raise MelprintError(
-            f"the model takes {segment.sample_rate_hz} Hz, the corpus has {corpus.sample_rate_hz} Hz; change one of them"
+            f"the model takes {segment.sample_rate_hz} Hz, the corpus has {corpus.sample_rate_hz} Hz; change one"
         )
     return FingerprintData(corpus, partial(chain, segment=segment), seed=config.seed, **plain(config.train))
 
@@ -120,6 +122,7 @@ def trainer_from(config: DictConfig, corpus: Corpus, module: FingerprintModule, 
         enable_version_counter=False,
         save_on_train_epoch_end=True,
     )
+    _quieten_lightning()
     loggers = [instantiate(node, save_dir=str(out)) for node in config.logger.values()]
     callbacks: list[pl.Callback] = [validation, checkpoint]
     if loggers:
@@ -128,6 +131,13 @@ def trainer_from(config: DictConfig, corpus: Corpus, module: FingerprintModule, 
         callbacks.append(RichProgressBar())
     trainer: pl.Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks, default_root_dir=str(out))
     return trainer
+
+
+def _quieten_lightning() -> None:
+    """Tips for another product, and warnings that nobody here can act on."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for message in (".*LeafSpec.*", ".*smaller than the logging interval.*", ".*does not have many workers.*"):
+        warnings.filterwarnings("ignore", message)
 
 
 def starting_point(config: DictConfig, out: Path) -> str | None:
@@ -159,7 +169,9 @@ def device_from(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise MelprintError("device=cuda needs a CUDA GPU, and this machine has none that torch can use; take device=cpu")
+        raise MelprintError(
+            "device=cuda needs a CUDA GPU, and this machine has none that torch can use; take device=cpu"
+        )
     return name
 
 

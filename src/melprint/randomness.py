@@ -28,7 +28,7 @@ def keyed_uniforms(seed: int, keys: NDArray[np.integer], num_draws: int) -> NDAr
         for part in keys.astype(np.uint64).T:
             state = _mix(state ^ _mix(part + GOLDEN_GAMMA))
         columns = (np.arange(1, num_draws + 1, dtype=np.uint64)) * GOLDEN_GAMMA
-        return (_mix(state[:, None] + columns) >> np.uint64(11)) * 2.0**-53
+        return (_mix(state[:, None] + columns) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:

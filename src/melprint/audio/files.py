@@ -144,7 +144,7 @@ def map_pcm(path: Path, sample_rate_hz: int) -> NDArray[np.int16]:
 
 
 def _refuse_truncated_wav(path: Path) -> None:
-    """libsndfile shortens a truncated RIFF file without a word; the header tells the loss."""
+    """Libsndfile shortens a truncated RIFF file without a word; the header tells the loss."""
     with path.open("rb") as file:
         if file.read(4) != b"RIFF":
             return

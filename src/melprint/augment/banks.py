@@ -42,11 +42,15 @@ class NoiseBank(nn.Module):
     def __init__(self, tracks: Sequence[Track], sample_rate_hz: int) -> None:
         super().__init__()
         if not tracks:
-            raise MelprintError("there is no noise for this split; check the corpus or leave the noise out of the chain")
+            raise MelprintError(
+                "there is no noise for this split; check the corpus or leave the noise out of the chain"
+            )
         self.names = [track.track_id for track in tracks]
         waves = [track.samples(sample_rate_hz) for track in tracks]
         lengths = np.array([len(wave) for wave in waves], np.int64)
-        _, kinds = np.unique([name.partition("/")[0] if "/" in name else "" for name in self.names], return_inverse=True)
+        _, kinds = np.unique(
+            [name.partition("/")[0] if "/" in name else "" for name in self.names], return_inverse=True
+        )
         weights = lengths / np.bincount(kinds, lengths)[kinds]
         self.register_buffer("samples", torch.from_numpy(np.concatenate(waves)), persistent=False)
         self.register_buffer("first", torch.from_numpy(np.cumsum(lengths) - lengths), persistent=False)

@@ -127,7 +127,7 @@ class DeviceChain(nn.Module):
         self.window = window
         self.transforms = nn.ModuleList(transforms)
         self.num_replicas = num_replicas
-        self.draws_of_replica = 1 + sum(int(transform.num_draws) for transform in transforms)  # type: ignore[arg-type]
+        self.draws_of_replica = 1 + sum(map(_num_draws, transforms))
         self.num_draws = 1 + NUM_MASK_DRAWS * (1 + num_replicas) + num_replicas * self.draws_of_replica
 
     @torch.no_grad()
@@ -142,11 +142,18 @@ class DeviceChain(nn.Module):
         mask_draws, replica_draws = split_draws(batch.draws, self.num_replicas)
         draws = replica_draws.flatten(0, 1)[:, 1:]
         for transform in self.transforms:
-            num_draws = int(transform.num_draws)  # type: ignore[arg-type]
+            num_draws = _num_draws(transform)
             waves = transform(waves, draws[:, :num_draws], self.window.context)
             draws = draws[:, num_draws:]
         replicas = waves[:, self.window.context :].unflatten(0, (-1, self.num_replicas))
         return Views(anchors, replicas, mask_draws)
+
+
+def _num_draws(transform: nn.Module) -> int:
+    num_draws = getattr(transform, "num_draws", None)
+    if not isinstance(num_draws, int):
+        raise MelprintError(f"{type(transform).__name__} does not say how many draws it needs (num_draws)")
+    return num_draws
 
 
 def split_draws(draws_BK: Tensor, num_replicas: int) -> tuple[Tensor, Tensor]:

@@ -101,5 +101,3 @@ def corpus_rooms(surroundings: Surroundings, **options: Any) -> HostTransform:
     from audiomentations import ApplyImpulseResponse
 
     return ApplyImpulseResponse(ir_path=[track.path for track in surroundings.room_tracks], **options)
-
-

@@ -88,8 +88,8 @@ def prepare(
             try:
                 for future in as_completed(futures):
                     path = futures[future].path
-                    outcomes[path] = future.result()
-                    journal.note(path, outcomes[path])
+                    outcomes[path] = outcome = future.result()
+                    journal.note(path, outcome)
                     advance(1)
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)

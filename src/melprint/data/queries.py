@@ -190,4 +190,3 @@ def read_queries(path: Path) -> list[Query]:
             ]
     except (OSError, KeyError, ValueError) as error:
         raise MelprintError(f"{path} is not a table of queries ({error}); render the queries again") from error
-

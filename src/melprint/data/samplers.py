@@ -43,7 +43,9 @@ class DisjointSampler:
         segment = window.segment
         # One view may lie `margin` late, the next `margin` early, and both must stay apart.
         self.stride = math.ceil((segment.num_samples + 2 * window.margin) / segment.hop_samples)
-        check_batch_size(batch_size, len(table) // self.stride, f"segments (of which one in {self.stride} can be together)")
+        check_batch_size(
+            batch_size, len(table) // self.stride, f"segments (of which one in {self.stride} can be together)"
+        )
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration gives."""

@@ -28,14 +28,17 @@ WARM_UP_QUERIES = 3
 MATCHER = "sequence"
 
 METRIC_COLUMNS = (
-    "index matcher num_segments seconds num_queries top1_exact top1_exact_low top1_exact_high top1_near top1_near_low"
-    " top1_near_high top1_song top1_song_low top1_song_high top3_exact top10_exact mrr recall_at_20 ann_loss num_vectors"
-    " bytes_per_vector build_s search_p50_ms search_p95_ms queries_per_s"
-).split()
+    *("index", "matcher", "num_segments", "seconds", "num_queries"),
+    *("top1_exact", "top1_exact_low", "top1_exact_high"),
+    *("top1_near", "top1_near_low", "top1_near_high"),
+    *("top1_song", "top1_song_low", "top1_song_high"),
+    *("top3_exact", "top10_exact", "mrr", "recall_at_20", "ann_loss", "num_vectors", "bytes_per_vector"),
+    *("build_s", "search_p50_ms", "search_p95_ms", "queries_per_s"),
+)
 HIT_COLUMNS = (
-    "index matcher query_id num_segments seconds true_track true_start_s found_track found_start_s score exact near song"
-    " rank snr_db room noise"
-).split()
+    *("index", "matcher", "query_id", "num_segments", "seconds", "true_track", "true_start_s"),
+    *("found_track", "found_start_s", "score", "exact", "near", "song", "rank", "snr_db", "room", "noise"),
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,9 @@ class Result:
 
     def write(self, folder: Path) -> None:
         """Write ``metrics.csv`` and ``hits.csv``."""
-        write_rows(folder / "metrics.csv", METRIC_COLUMNS, ([row[name] for name in METRIC_COLUMNS] for row in self.metrics))
+        write_rows(
+            folder / "metrics.csv", METRIC_COLUMNS, ([row[name] for name in METRIC_COLUMNS] for row in self.metrics)
+        )
         write_rows(folder / "hits.csv", HIT_COLUMNS, self.hits)
 
 
@@ -97,15 +102,16 @@ def evaluate(
             latency = _latency(index, trial, lengths)
             for length, asked, matches in _matched(trial, by_row, lengths):
                 figures = outcome(matches, trial.true_track[asked], trial.true_start[asked])
-                row = {**summary(figures)}
-                exact_rates.setdefault(length, row["top1_exact"])
-                row |= {
+                rates = summary(figures)
+                exact_rates.setdefault(length, rates["top1_exact"])
+                row: dict[str, Any] = {
+                    **rates,
                     "index": index.name,
                     "matcher": MATCHER,
                     "num_segments": length,
                     "seconds": segment.query_seconds(length),
                     "recall_at_20": recall,
-                    "ann_loss": exact_rates[length] - row["top1_exact"],
+                    "ann_loss": exact_rates[length] - rates["top1_exact"],
                     "num_vectors": len(trial.references),
                     "bytes_per_vector": index.bytes_per_vector(),
                     "build_s": build_s,
@@ -158,7 +164,7 @@ def _matched(
     )
     for length in lengths:
         asked = trial.asked_at(length)
-        yield length, asked, Matches(*(field[asked] for field in matches[length]))
+        yield length, asked, matches[length].of(asked)
 
 
 def _latency(index: Index, trial: Trial, lengths: Sequence[int]) -> Mapping[int, dict[str, float]]:
@@ -208,7 +214,9 @@ def _hit_rows(
             length,
             segment.query_seconds(length),
             name(int(trial.true_track[query])),
-            trial.true_start[query] * segment.hop_s,
+            detail.start_s + (trial.true_start[query] - round(detail.start_s / segment.hop_s)) * segment.hop_s
+            if detail
+            else trial.true_start[query] * segment.hop_s,
             name(found),
             matches.start[row, 0] * segment.hop_s if found >= 0 else "",
             f"{matches.score[row, 0]:.5f}" if found >= 0 else "",
@@ -225,5 +233,3 @@ def _hit_rows(
 def digest_of(digests: Sequence[str]) -> str:
     """One digest for several stores in their order."""
     return hashlib.sha256("".join(digests).encode()).hexdigest()
-
-

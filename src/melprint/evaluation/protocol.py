@@ -58,7 +58,11 @@ class Trial:
 
         The published protocol also asks queries that the end of the store cuts short, with what they have.
         """
-        return np.flatnonzero(self.num_segments >= length) if self.borders is not None else np.arange(len(self.num_segments))
+        return (
+            np.flatnonzero(self.num_segments >= length)
+            if self.borders is not None
+            else np.arange(len(self.num_segments))
+        )
 
 
 def make_trial(
@@ -125,13 +129,14 @@ def _strict_trial(
     for store in (query, db, dummy):
         if store is not None and not store.tracks:
             raise MelprintError(
-                f"the store {store.folder / store.name} has no table of tracks, which strict mode needs; use mode=compat"
+                f"the store {store.folder / store.name} has no table of tracks, which strict mode needs;"
+                " take mode=compat"
             )
     num_distractors = len(dummy.rows) if dummy is not None else 0
     dummy_tracks = dummy.tracks if dummy is not None else []
-    first_rows = np.concatenate(
-        [[track.first_row for track in dummy_tracks], db.first_rows + num_distractors]
-    ).astype(np.int64)
+    first_rows = np.concatenate([[track.first_row for track in dummy_tracks], db.first_rows + num_distractors]).astype(
+        np.int64
+    )
     query_first = query.first_rows
     details = _details(query)
     track_of_query, start_of_query = _truth_by_query(query, db, details)
@@ -156,7 +161,10 @@ def _strict_trial(
         true_track=track_of_query[owner] + len(dummy_tracks),
         true_start=start_of_query[owner] + offset,
         track_ids=[track.track_id for track in (*dummy_tracks, *db.tracks)],
-        query_ids=[f"{query.tracks[o].track_id}+{k}" if k else query.tracks[o].track_id for o, k in zip(owner, offset, strict=True)],
+        query_ids=[
+            f"{query.tracks[o].track_id}+{k}" if k else query.tracks[o].track_id
+            for o, k in zip(owner, offset, strict=True)
+        ],
         details=[details[o] for o in owner] if details else (),
     )
 

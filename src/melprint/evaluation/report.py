@@ -69,7 +69,9 @@ def print_table(metrics: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Top-1 hit rates in percent, one row for each index and kind of hit."""
     lengths, indexes, cells = arrange(metrics)
     counts = sorted({int(row["num_queries"]) for row in metrics})
-    table = Table(title=f"Top-1 hit rate in %, {'–'.join(map(str, counts))} queries, {metrics[0]['num_vectors']} vectors")
+    table = Table(
+        title=f"Top-1 hit rate in %, {'–'.join(map(str, counts))} queries, {metrics[0]['num_vectors']} vectors"
+    )
     table.add_column("index")
     table.add_column("hit")
     for length in lengths:

@@ -32,12 +32,12 @@ class TestStores:
         has_dummy = names(dummy_at, "dummy_db")[0].exists()
         if dummy_folder is not None and not has_dummy:
             raise MelprintError(f"{dummy_folder} has no dummy_db.mm")
-        stores = cls(
-            opener(folder, "query"), opener(folder, "db"), opener(dummy_at, "dummy_db") if has_dummy else None
-        )
+        stores = cls(opener(folder, "query"), opener(folder, "db"), opener(dummy_at, "dummy_db") if has_dummy else None)
         made_by = {(s.meta.model, s.meta.segment) for s in stores.present() if s.meta is not None}
         if len(made_by) > 1:
-            raise MelprintError(f"the stores of {folder} were made by different models or segments; generate them again")
+            raise MelprintError(
+                f"the stores of {folder} were made by different models or segments; generate them again"
+            )
         return stores
 
     def present(self) -> list[Store]:

@@ -50,9 +50,7 @@ def extract_corpus(
             case _:
                 raise MelprintError(f"sets are dummy_db, db and query, got {name!r}")
         sources = sources_of_tracks(tracks, corpus.sample_rate_hz)
-        done.append(
-            extract(fingerprinter, sources, folder, name, dtype=dtype, batch_size=batch_size, shard=shard)
-        )
+        done.append(extract(fingerprinter, sources, folder, name, dtype=dtype, batch_size=batch_size, shard=shard))
     return done
 
 

@@ -12,7 +12,9 @@ from melprint.models.fingerprinter import Fingerprinter
 
 
 @torch.inference_mode()
-def embed_segments(fingerprinter: Fingerprinter, segments_ST: NDArray[np.int16], batch_size: int) -> NDArray[np.float32]:
+def embed_segments(
+    fingerprinter: Fingerprinter, segments_ST: NDArray[np.int16], batch_size: int
+) -> NDArray[np.float32]:
     """Fingerprints ``(S, D)`` of 16-bit segments.
 
     Every batch that the network sees has ``batch_size`` rows, the last filled up with zeros: matrix

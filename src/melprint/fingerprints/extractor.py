@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -84,13 +85,13 @@ class Shard:
 
 def sources_of_tracks(tracks: Sequence[Track], sample_rate_hz: int) -> list[Source]:
     """Prepared tracks; each must be what its manifest says."""
-    return [Source(track.track_id, track.path, lambda track=track: track.samples(sample_rate_hz)) for track in tracks]
+    return [Source(track.track_id, track.path, partial(track.samples, sample_rate_hz)) for track in tracks]
 
 
 def sources_of_folder(folder: Path, sample_rate_hz: int) -> list[Source]:
     """All recordings below a folder, in any format, as they are."""
     return [
-        Source(path.relative_to(folder).as_posix(), path, lambda path=path: _read_any(path, sample_rate_hz))
+        Source(path.relative_to(folder).as_posix(), path, partial(_read_any, path, sample_rate_hz))
         for path in find_recordings(folder)
     ]
 
@@ -224,8 +225,7 @@ def _decoded(sources: Sequence[Source]) -> Iterator[tuple[Source, NDArray[np.int
     with ThreadPoolExecutor(min(READ_AHEAD, os.cpu_count() or 1)) as pool:
         try:
             while True:
-                for source in islice(todo, READ_AHEAD - len(waiting)):
-                    waiting.append((source, pool.submit(source.read)))
+                waiting.extend((source, pool.submit(source.read)) for source in islice(todo, READ_AHEAD - len(waiting)))
                 if not waiting:
                     return
                 source, future = waiting.pop(0)

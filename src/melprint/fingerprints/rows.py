@@ -42,4 +42,5 @@ class Rows:
         """All rows in order, as float32 blocks of at most ``num_rows``."""
         for part in self.parts:
             for start in range(0, len(part), num_rows):
-                yield np.ascontiguousarray(part[start : start + num_rows], np.float32)
+                # A copy: torch and faiss want memory that is theirs to write to, a mapped file is not.
+                yield np.array(part[start : start + num_rows], np.float32)

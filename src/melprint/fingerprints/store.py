@@ -146,7 +146,9 @@ def open_store(folder: Path, name: str) -> Store:
                 for r in csv.DictReader(file)
             ]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise MelprintError(f"the tables of the store {folder / name} are damaged ({error}); generate it again") from error
+        raise MelprintError(
+            f"the tables of the store {folder / name} are damaged ({error}); generate it again"
+        ) from error
     store = Store(folder, name, _map_rows(rows_path, (meta.rows, meta.dim), meta.dtype), tracks, meta)
     counted = np.cumsum([0] + [track.num_rows for track in tracks])
     if not np.array_equal(counted, store.first_rows):

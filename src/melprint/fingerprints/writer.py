@@ -150,7 +150,9 @@ def merge_shards(folder: Path, name: str, count: int) -> Store:
     shards = [open_store(folder, f"{name}-{number}of{count}") for number in range(1, count + 1)]
     metas = [shard.meta for shard in shards if shard.meta is not None]
     if len({(meta.segment, meta.model, meta.dtype, meta.dim) for meta in metas}) != 1:
-        raise MelprintError(f"the shards of {folder / name} were made by different models or settings; generate them again")
+        raise MelprintError(
+            f"the shards of {folder / name} were made by different models or settings; generate them again"
+        )
     partial = folder / f".{name}.merging"
     tracks: list[StoredTrack] = []
     try:
@@ -165,7 +167,9 @@ def merge_shards(folder: Path, name: str, count: int) -> Store:
         )
         install(folder, name, partial, tracks, meta)
     except OSError as error:
-        raise MelprintError(f"the shards cannot be merged to {folder / name} ({error.strerror}); make room and try again") from error
+        raise MelprintError(
+            f"the shards cannot be merged to {folder / name} ({error.strerror}); make room and try again"
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
     for shard in shards:

@@ -53,7 +53,7 @@ class ExactIndex:
         rows = torch.full((len(queries), k), -1, dtype=torch.int64, device=queries.device)
         first = 0
         for block in self.rows.blocks(BLOCK_ROWS):
-            vectors = torch.from_numpy(block).to(queries.device)
+            vectors = torch.as_tensor(block, device=queries.device)
             nearness = queries @ vectors.T
             if self.metric == "l2":
                 nearness = 2 * nearness - vectors.square().sum(1)

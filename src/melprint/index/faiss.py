@@ -55,7 +55,7 @@ class FaissIndex:
             index = faiss.index_factory(
                 rows.dim, self.factory, faiss.METRIC_INNER_PRODUCT if self.metric == "ip" else faiss.METRIC_L2
             )
-            self._skip_polysemous_training(index)
+            self._prepare_training(index)
             self._set(index, self.construction)
             if not index.is_trained:
                 index.train(self._training_rows(rows, train_rows))
@@ -63,7 +63,9 @@ class FaissIndex:
                 index.add(block)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise MelprintError(f"faiss cannot build {self.name} ({self.factory}) on {len(rows)} rows: {reason}") from error
+            raise MelprintError(
+                f"faiss cannot build {self.name} ({self.factory}) on {len(rows)} rows: {reason}"
+            ) from error
         self._ready(index)
 
     def search(self, queries_QD: NDArray[np.float32], k: int) -> Hits:
@@ -90,7 +92,9 @@ class FaissIndex:
         except RuntimeError as error:
             raise MelprintError(f"{path} is not a faiss index; delete it to have it built again") from error
         if (index.ntotal, index.d) != (len(rows), rows.dim):
-            raise MelprintError(f"{path} holds {index.ntotal} rows, the store {len(rows)}; delete it to have it built again")
+            raise MelprintError(
+                f"{path} holds {index.ntotal} rows, the store {len(rows)}; delete it to have it built again"
+            )
         self._ready(index)
 
     def settings(self) -> dict[str, object]:
@@ -116,13 +120,18 @@ class FaissIndex:
         chosen = rng_for(self.seed).choice(available, self.max_train_rows, replace=False)
         return rows.take(np.sort(chosen))
 
-    def _skip_polysemous_training(self, index: Any) -> None:
-        # Simulated annealing of the codebooks for minutes, for a filter that is never switched on.
+    def _prepare_training(self, index: Any) -> None:
         inner = self.faiss.try_extract_index_ivf(index)
-        if inner is not None:
-            inner = self.faiss.downcast_index(inner)
-            if hasattr(inner, "do_polysemous_training"):
-                inner.do_polysemous_training = False
+        if inner is None:
+            return
+        inner = self.faiss.downcast_index(inner)
+        # faiss warns on standard error, once a sub-quantiser, below 39 rows a centroid; tables say how many rows.
+        inner.cp.min_points_per_centroid = 1
+        if hasattr(inner, "pq"):
+            inner.pq.cp.min_points_per_centroid = 1
+        # Simulated annealing of the codebooks for minutes, for a filter that is never switched on.
+        if hasattr(inner, "do_polysemous_training"):
+            inner.do_polysemous_training = False
 
     def _set(self, index: Any, parameters: Mapping[str, float]) -> None:
         space = self.faiss.ParameterSpace()
@@ -133,7 +142,9 @@ class FaissIndex:
         try:
             self._set(index, self.search_parameters)
         except RuntimeError as error:
-            raise MelprintError(f"{self.name} ({self.factory}) has no such search parameter: {self.search_parameters}") from error
+            raise MelprintError(
+                f"{self.name} ({self.factory}) has no such search parameter: {self.search_parameters}"
+            ) from error
         self.index = index
 
 

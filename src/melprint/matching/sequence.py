@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from melprint.errors import MelprintError
 from melprint.fingerprints.rows import Rows
 
 CANDIDATES_AT_ONCE = 1 << 13  # about 80 MB of gathered rows for 19 segments of 128 elements
@@ -50,6 +49,10 @@ class Matches(NamedTuple):
     track: NDArray[np.int64]
     start: NDArray[np.int64]
     score: NDArray[np.float32]
+
+    def of(self, queries: NDArray[np.int64]) -> "Matches":
+        """The matches of some queries."""
+        return Matches(self.track[queries], self.start[queries], self.score[queries])
 
 
 def match_sequences(
@@ -101,7 +104,11 @@ def match_sequences(
         for length in lengths:
             parts[length].append(_best(candidates, products, there, length, asked, borders, num_best))
     return {
-        length: Matches(*(np.concatenate(field) for field in zip(*matches, strict=True)))
+        length: Matches(
+            np.concatenate([part.track for part in matches]),
+            np.concatenate([part.start for part in matches]),
+            np.concatenate([part.score for part in matches]),
+        )
         for length, matches in parts.items()
     }
 

@@ -1,6 +1,7 @@
 """A small encoder that trains on a CPU.  Axes: B batch · C channels · F mel bands · N frames · H features."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -8,42 +9,50 @@ from torch import Tensor, nn
 from melprint.errors import MelprintError
 
 
-class ResidualBlock(nn.Module):
-    """x + conv1x1(relu(norm(depthwise 3x3(x)))) with a hidden expansion."""
-
-    def __init__(self, channels: int, expansion: int) -> None:
-        super().__init__()
-        hidden = channels * expansion
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.Conv2d(channels, hidden, 1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(hidden, channels, 1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
-
-    def forward(self, x_BCFN: Tensor) -> Tensor:
-        return x_BCFN + self.body(x_BCFN)
-
-
 class CompactEncoder(nn.Module):
-    def __init__(self, input_shape: tuple[int, int], widths: Sequence[int] = (32, 64, 128, 192), depths: Sequence[int] = (0, 1, 1, 1), stem: tuple[int,int]=(4,4), expansion: int = 2, num_features: int = 512, kind="dw") -> None:
+    """A patch stem, then 3x3 convolutions that halve both axes, then one linear layer.
+
+    Small CPUs are slow at what moves memory and fast at what multiplies: the stem reduces the spectrogram
+    sixteenfold in one step, every further layer has a quarter of the places and more channels, and there
+    are no depthwise convolutions (at equal time, they reached a lower hit rate: experiments/001).  The last
+    layer sees every place with weights of its own, so that the position of energy in time and frequency
+    counts.  With the defaults on 128 x 32 inputs and divide-and-encode behind it: 0.73 M parameters and
+    3.8 M multiply-adds, an eightieth of the published network's 304 M.
+
+    Args:
+        input_shape: ``(F, N)`` of the log-mel spectrogram.
+        widths: channels of the stem and of each further layer.
+        stem: size of a patch in bands and frames.
+        num_features: H.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int],
+        widths: Sequence[int] = (32, 64, 128, 192),
+        stem: Sequence[int] = (4, 4),
+        num_features: int = 512,
+    ) -> None:
         super().__init__()
-        layers: list[nn.Module] = [
-            nn.Conv2d(1, widths[0], stem, stride=stem, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)]
-        for i,(w,d) in enumerate(zip(widths, depths)):
-            if i:
-                layers += [nn.Conv2d(widths[i-1], w, 3 if kind=="full" else 2, stride=2, padding=1 if kind=="full" else 0, bias=False), nn.BatchNorm2d(w), nn.ReLU(inplace=True)]
-            for _ in range(d):
-                if kind=="dw": layers.append(ResidualBlock(w, expansion))
-                else: layers += [nn.Conv2d(w,w,3,padding=1,bias=False), nn.BatchNorm2d(w), nn.ReLU(inplace=True)]
+        patch = (stem[0], stem[1])
+        layers = list(_normalised(nn.Conv2d(1, widths[0], patch, stride=patch, bias=False)))
+        for narrow, wide in pairwise(widths):
+            layers += _normalised(nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=False))
         self.layers = nn.Sequential(*layers)
-        F,N=input_shape
-        with torch.no_grad(): sh=self.layers(torch.zeros(2,1,F,N)).shape
-        self.out_shape=sh
-        self.project = nn.Linear(sh[1]*sh[2]*sh[3], num_features)
+        with torch.no_grad():
+            try:
+                num_inputs = self.layers.eval()(torch.zeros(1, 1, *input_shape)).numel()
+            except RuntimeError as error:
+                raise MelprintError(f"spectrograms of {input_shape} are smaller than the stem {patch}") from error
+        self.head = nn.Linear(num_inputs, num_features)
         self.num_features = num_features
+        # About a fifth faster on CPUs, and what tensor cores want.
+        self.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
 
     def forward(self, log_mel_BFN: Tensor) -> Tensor:
-        return self.project(self.layers(log_mel_BFN[:, None]).flatten(1))
+        """Features ``(B, H)``."""
+        return self.head(self.layers(log_mel_BFN[:, None]).flatten(1))
+
+
+def _normalised(conv: nn.Conv2d) -> tuple[nn.Module, nn.Module, nn.Module]:
+    return conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU(inplace=True)

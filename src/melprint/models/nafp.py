@@ -98,9 +98,7 @@ class NafpEncoder(nn.Module):
         channels, shape = 1, (input_shape[0], input_shape[1])
         for times, stride in zip(CHANNEL_PLAN, TIME_STRIDES, strict=True):
             over_time = SameConv(channels, times * width, shape, axis=1, stride=stride, norm=norm)
-            over_frequency = SameConv(
-                times * width, times * width, over_time.shape_FN, axis=0, stride=2, norm=norm
-            )
+            over_frequency = SameConv(times * width, times * width, over_time.shape_FN, axis=0, stride=2, norm=norm)
             layers += [over_time, over_frequency]
             channels, shape = times * width, over_frequency.shape_FN
         self.layers = nn.Sequential(*layers)

@@ -87,7 +87,9 @@ class Rooms:
         if self.folder is not None:
             return train_and_test_files(Path(self.folder))
         made = simulate_rooms(folder, self.simulated, sample_rate_hz=sample_rate_hz)
-        return made + (measured_rooms(self.measured, cache, folder, sample_rate_hz=sample_rate_hz) if self.measured else [])
+        return made + (
+            measured_rooms(self.measured, cache, folder, sample_rate_hz=sample_rate_hz) if self.measured else []
+        )
 
 
 @dataclass(frozen=True)
@@ -129,9 +131,7 @@ class PackageCorpus:
             licence.write_text(licence_text(folder), encoding="utf-8")
             for path in find_recordings(folder):
                 track_id = f"{name}/{path.relative_to(folder).as_posix()}"
-                recordings.append(
-                    Recording(path, track_id, split_of[name], f"debian:{name}", f"licences/{name}.txt")
-                )
+                recordings.append(Recording(path, track_id, split_of[name], f"debian:{name}", f"licences/{name}.txt"))
         return prepare(recordings, out, sample_rate_hz=self.sample_rate_hz, min_duration_s=self.min_duration_s)
 
 
@@ -204,10 +204,15 @@ class NafpCorpus:
         tracks = [
             track
             for split, folder in folders.items()
-            for track in self._list([Recording(path, path.relative_to(base).as_posix(), split) for path in find_recordings(folder)])
+            for track in self._list(
+                [Recording(path, path.relative_to(base).as_posix(), split) for path in find_recordings(folder)]
+            )
         ]
         queries = self._list(
-            [Recording(path, path.relative_to(base).as_posix(), "test") for path in find_recordings(folders["test"].parent / "query")]
+            [
+                Recording(path, path.relative_to(base).as_posix(), "test")
+                for path in find_recordings(folders["test"].parent / "query")
+            ]
         )
         if len(queries) != sum(track.split == "test" for track in tracks):
             raise MelprintError(f"{folders['test'].parent}: {len(queries)} queries for another number of db files")

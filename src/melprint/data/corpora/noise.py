@@ -51,7 +51,9 @@ class PackageNoise:
                     roots = [packages[name] for name in of_split.get(side, ()) if name in packages]
                     clips = list(_clips(roots, split, sample_rate_hz))
                     if not clips:
-                        raise MelprintError(f"no {kind} for {split} in {list(of_split.get(side, ()))}; name more packages")
+                        raise MelprintError(
+                            f"no {kind} for {split} in {list(of_split.get(side, ()))}; name more packages"
+                        )
                     rng = rng_for(0, SPLIT_KEY[split], len(kind))
                     streams = _streams(clips, sample_rate_hz, rng)
                     source = " ".join(f"debian:{root.name}" for root in roots)

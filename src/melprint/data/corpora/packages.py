@@ -83,8 +83,6 @@ def _fetch(name: str, cache: Path, options: Sequence[str]) -> None:
         subprocess.run(["dpkg-deb", "-x", str(archives[0]), str(unpacked)], capture_output=True, check=True)
         unpacked.rename(cache / name)
     except subprocess.CalledProcessError as error:
-        raise MelprintError(
-            f"{name} cannot be unpacked: {error.stderr.decode(errors='replace').strip()}"
-        ) from error
+        raise MelprintError(f"{name} cannot be unpacked: {error.stderr.decode(errors='replace').strip()}") from error
     finally:
         shutil.rmtree(download, ignore_errors=True)

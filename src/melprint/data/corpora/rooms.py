@@ -42,11 +42,13 @@ def simulate_rooms(
     wanted = [(split, number) for split, count in num_rooms.items() for number in range(count)]
     make = partial(_simulate_one, folder=folder, rt60_s=rt60_s, sample_rate_hz=sample_rate_hz, seed=seed)
     recordings = []
-    with progress_bar("simulate rooms", len(wanted)) as advance:
-        with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-            for recording in pool.map(make, wanted, chunksize=8):
-                recordings.append(recording)
-                advance(1)
+    with (
+        progress_bar("simulate rooms", len(wanted)) as advance,
+        ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool,
+    ):
+        for recording in pool.map(make, wanted, chunksize=8):
+            recordings.append(recording)
+            advance(1)
     return recordings
 
 
