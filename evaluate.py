@@ -14,19 +14,19 @@ def main(cfg: DictConfig) -> None:
     """Search degraded queries in every index, at every length; write tables and a report."""
     from rich.console import Console
 
-    from melprint.build import indexes_from, stores_from
+    from melprint.build import indexes_from, lengths_from, stores_from
     from melprint.evaluation.evaluate import digest_of, evaluate
     from melprint.evaluation.protocol import make_trial
     from melprint.evaluation.report import print_table, write_report
 
-    stores = stores_from(cfg)
-    lengths, out = list(cfg.lengths), Path(cfg.out)
+    lengths, stores = lengths_from(cfg), stores_from(cfg)
+    out = Path(cfg.out or f"runs/{cfg.name if cfg.store is None else Path(cfg.store).resolve().name}/evaluation")
     trial = make_trial(cfg.mode, stores.query, stores.db, stores.dummy, max(lengths), cfg.test_ids, cfg.seed)
     digest = digest_of([store.digest() for store in (stores.dummy, stores.db) if store is not None])
     result = evaluate(trial, indexes_from(cfg), lengths, stores.segment, Path(cfg.index_cache), digest)
     result.write(out)
     print_table(result.metrics, Console())
-    report = write_report(result.metrics, out, f"melprint: {cfg.name}, {cfg.mode}", stores.origin())
+    report = write_report(result.metrics, out, f"melprint: {cfg.store or cfg.name}, {cfg.mode}", stores.origin())
     Console(soft_wrap=True).print(f"report: {report.resolve()}")
 
 

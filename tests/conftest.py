@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 RATE = 8_000
 
 
-@pytest.fixture()
+@pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
@@ -40,7 +40,7 @@ def synthesize(seed: int, duration_s: float, rate: int = RATE) -> NDArray[np.flo
     return (wave / np.abs(wave).max() * 0.5).astype(np.float32)
 
 
-@pytest.fixture()
+@pytest.fixture
 def music() -> Callable[..., NDArray[np.float32]]:
     return synthesize
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from melprint.data.corpora.corpus import Corpus
 from melprint.data.datamodule import FingerprintData
 from melprint.errors import MelprintError
+from melprint.evaluation.protocol import MODES
 from melprint.evaluation.stores import TestStores
 from melprint.fingerprints.collection import extract_corpus
 from melprint.fingerprints.store import check_model
@@ -26,10 +28,9 @@ from melprint.index.base import Index
 from melprint.models.checkpoint import load, model_digest
 from melprint.models.fingerprinter import build_fingerprinter
 from melprint.progress import console
+from melprint.training.checkpoints import LAST, checkpoints
 from melprint.training.module import FingerprintModule
 from melprint.training.retrieval import RetrievalValidation
-
-LAST = "last"
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -46,7 +47,7 @@ def explained(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except (MelprintError, HydraException, OmegaConfBaseException, OSError) as error:
-            console.print(f"[red]error:[/] {sentence(error)}", highlight=False, soft_wrap=True)
+            console.print(f"error: {sentence(error)}", style="red", markup=False, highlight=False, soft_wrap=True)
             sys.exit(1)
         except KeyboardInterrupt:
             console.print("interrupted; the same command goes on from what is finished")
@@ -63,7 +64,10 @@ def sentence(error: BaseException) -> str:
             return str(cause)
         cause = cause.__cause__
     text = " ".join(str(error).split())
-    return text.replace("[", r"\[") or type(error).__name__
+    if unknown := re.match(r"Could not override '([^']+)'", text):
+        return f"there is no config key {unknown[1]}; --cfg job shows all that there are"
+    text = text.partition(" Config search path:")[0].partition(", set env var HYDRA_FULL_ERROR")[0]
+    return text or type(error).__name__
 
 
 def plain(config: DictConfig) -> Any:
@@ -102,7 +106,7 @@ def data_from(config: DictConfig, corpus: Corpus, module: FingerprintModule) -> 
 
 def trainer_from(config: DictConfig, corpus: Corpus, module: FingerprintModule, out: Path) -> pl.Trainer:
     """The trainer with retrieval validation, checkpoints and loggers below ``out``."""
-    from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+    from pytorch_lightning.callbacks import LearningRateMonitor, RichProgressBar
 
     every = config.validation.every_n_epochs
     validation = RetrievalValidation(
@@ -112,19 +116,9 @@ def trainer_from(config: DictConfig, corpus: Corpus, module: FingerprintModule, 
         max_references_s=config.validation.max_references_s,
         every_n_epochs=every,
     )
-    checkpoint = ModelCheckpoint(
-        out / "checkpoints",
-        "best",
-        monitor="val/top1_exact",
-        mode="max",
-        save_last=True,
-        every_n_epochs=every,
-        enable_version_counter=False,
-        save_on_train_epoch_end=True,
-    )
     _quieten_lightning()
     loggers = [instantiate(node, save_dir=str(out)) for node in config.logger.values()]
-    callbacks: list[pl.Callback] = [validation, checkpoint]
+    callbacks: list[pl.Callback] = [validation, *checkpoints(out / "checkpoints", "val/top1_exact", every)]
     if loggers:
         callbacks.append(LearningRateMonitor("step"))
     if config.trainer.get("enable_progress_bar", True):
@@ -146,7 +140,7 @@ def starting_point(config: DictConfig, out: Path) -> str | None:
     Raises:
         MelprintError: it is not there, or a run is there that the new one would take the place of.
     """
-    last = out / "checkpoints" / "last.ckpt"
+    last = out / "checkpoints" / f"{LAST}.ckpt"
     if config.ckpt_path is None:
         if last.exists() and not config.overwrite:
             raise MelprintError(
@@ -180,8 +174,22 @@ def indexes_from(config: DictConfig) -> list[Index]:
     return [instantiate(node, _convert_="all") for node in config.index.values()]
 
 
+def lengths_from(config: DictConfig) -> list[int]:
+    """The query lengths of ``lengths=[…]``, in segments.
+
+    Raises:
+        MelprintError: not a list of positive whole numbers.
+    """
+    lengths = plain(config)["lengths"]
+    if not (isinstance(lengths, list) and lengths and all(isinstance(n, int) and n > 0 for n in lengths)):
+        raise MelprintError(f"lengths is a list of numbers of segments from 1 on, e.g. [1,3,19], got {lengths}")
+    return sorted(set(lengths))
+
+
 def stores_from(config: DictConfig) -> TestStores:
     """The stores of ``store=…``, or those of ``ckpt=…``, which are made where they are not there yet."""
+    if config.mode not in MODES:
+        raise MelprintError(f"mode must be {' or '.join(MODES)}, got {config.mode!r}")
     if config.ckpt is None:
         folder = Path(config.store or f"runs/{config.name}/fingerprints")
         return TestStores.open(folder, Path(config.dummy_store) if config.dummy_store else None, config.mode)

@@ -79,7 +79,7 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except (MelprintError, OSError) as error:
-        console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from error
 
 

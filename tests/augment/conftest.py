@@ -15,7 +15,7 @@ def stored(path: Path, pcm: np.ndarray, name: str) -> Track:
     return Track(name, path, len(pcm), "train", "", "", "")
 
 
-@pytest.fixture()
+@pytest.fixture
 def surroundings(tmp_path: Path, rng: np.random.Generator) -> Surroundings:
     """Three noises of two kinds and two rooms: an echo after 100 samples, and a decay of 2,000."""
     noise = [

@@ -61,17 +61,19 @@ def read_mono(path: Path, sample_rate_hz: int) -> NDArray[np.float32]:
     try:
         with soundfile.SoundFile(path) as file:
             _refuse_truncated_wav(path)
-            resampler = soxr.ResampleStream(file.samplerate, sample_rate_hz, file.channels, dtype="float32")
-            blocks, read = [], 0
+            resampler = None  # at the same rate, samples stay what they are to the bit
+            if file.samplerate != sample_rate_hz:
+                resampler = soxr.ResampleStream(file.samplerate, sample_rate_hz, file.channels, dtype="float32")
+            blocks, read = [np.zeros((0, file.channels), np.float32)], 0
             for block in file.blocks(BLOCK_FRAMES, dtype="float32", always_2d=True):
                 if not np.isfinite(block).all():
                     raise MelprintError(f"{path}: holds NaN or infinite samples; export it again")
                 read += len(block)
-                blocks.append(resampler.resample_chunk(block))
+                blocks.append(resampler.resample_chunk(block) if resampler else block)
             if file.format == "FLAC" and read < file.frames:
                 raise MelprintError(f"{path}: truncated, {read} of {file.frames} frames are there")
-            silence = np.zeros((0, file.channels), np.float32)
-            blocks.append(resampler.resample_chunk(silence, last=True))
+            if resampler:
+                blocks.append(resampler.resample_chunk(blocks[0], last=True))
     except (soundfile.SoundFileError, OSError, RuntimeError) as error:
         raise MelprintError(f"{path}: unreadable ({str(error).splitlines()[0]})") from error
     return mix_down(np.concatenate(blocks))

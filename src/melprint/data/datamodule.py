@@ -51,6 +51,9 @@ class FingerprintData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of one epoch; the trainer tells the sampler which."""
+        # A resumed trainer makes its first iterator before it tells.
+        if self.trainer is not None:
+            self.sampler.set_epoch(self.trainer.current_epoch)
         return DataLoader(
             self.dataset,
             sampler=self.sampler,  # type: ignore[arg-type]  # gives whole batches: batch_size is None

@@ -29,7 +29,7 @@ class DisjointSampler:
     Segments of a track that are a multiple of ``stride`` apart cannot overlap, whatever their time
     offsets. Each epoch gives every track a random phase; the segments with equal (place + phase) modulo
     ``stride`` form a group, and each batch is drawn from one group. The last, incomplete batch of a
-    group is left out.
+    group is left out, and batches beyond the number that every epoch has.
 
     Args:
         table: the segments.
@@ -43,9 +43,10 @@ class DisjointSampler:
         segment = window.segment
         # One view may lie `margin` late, the next `margin` early, and both must stay apart.
         self.stride = math.ceil((segment.num_samples + 2 * window.margin) / segment.hop_samples)
-        check_batch_size(
-            batch_size, len(table) // self.stride, f"segments (of which one in {self.stride} can be together)"
-        )
+        available = (len(table) + self.stride) // (self.stride + 1)
+        check_batch_size(batch_size, available, f"segments (of which one in {self.stride} can be together)")
+        # What every epoch has, whatever its phases: schedules need to know the number of steps.
+        self.num_batches = (len(table) - self.stride * (batch_size - 1)) // batch_size
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration gives."""
@@ -53,7 +54,7 @@ class DisjointSampler:
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         """The batches of the epoch."""
-        return iter(as_keys(self._batches(), self.epoch))
+        yield from as_keys(self._batches(), self.epoch)
 
     def _batches(self) -> NDArray[np.int64]:
         rng = rng_for(self.seed, self.epoch)
@@ -65,11 +66,11 @@ class DisjointSampler:
             for members in np.split(order, np.cumsum(np.bincount(group, minlength=self.stride))[:-1])
         ]
         batches = np.concatenate(full)
-        return batches[rng.permutation(len(batches))]
+        return batches[rng.permutation(len(batches))[: self.num_batches]]
 
     def __len__(self) -> int:
-        """Batches of the epoch (it varies a little with the phases)."""
-        return len(self._batches())
+        """Batches of an epoch."""
+        return self.num_batches
 
 
 class OnePerTrackSampler:
@@ -100,7 +101,7 @@ class OnePerTrackSampler:
         tracks = rng.permuted(np.tile(np.arange(self.num_tracks), (self.passes, 1)), axis=1)
         kept = tracks[:, : self.num_tracks // self.batch_size * self.batch_size].reshape(-1, self.batch_size)
         first, last = self.table.first[kept], self.table.first[kept + 1]
-        return iter(as_keys(rng.integers(first, last), self.epoch))
+        yield from as_keys(rng.integers(first, last), self.epoch)
 
     def __len__(self) -> int:
         """Batches of an epoch."""

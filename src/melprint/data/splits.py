@@ -19,7 +19,7 @@ def split_by_group(groups: Sequence[str], *, val: float, test: float, seed: int 
         seed: another seed gives another division.
 
     >>> split_by_group(["a", "a", "b", "c", "d"], val=0.2, test=0.2)
-    ['train', 'train', 'train', 'test', 'val']
+    ['train', 'train', 'val', 'test', 'train']
     """
     sizes = Counter(groups)
     order = sorted(sizes, key=lambda group: hashlib.sha256(f"{seed}/{group}".encode()).digest())

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,6 +104,8 @@ def evaluate(
             for length, asked, matches in _matched(trial, by_row, lengths):
                 figures = outcome(matches, trial.true_track[asked], trial.true_start[asked])
                 rates = summary(figures)
+                if trial.borders is None:
+                    rates |= dict.fromkeys(("top1_song", "top1_song_low", "top1_song_high"), math.nan)
                 exact_rates.setdefault(length, rates["top1_exact"])
                 row: dict[str, Any] = {
                     **rates,

@@ -1,6 +1,5 @@
 """One value per query first, rates and intervals after.  Axes: I queries · B best candidates · K neighbours."""
 
-from collections.abc import Mapping
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ class Outcome(NamedTuple):
     Attributes:
         exact: the best candidate begins at the true row.
         near: in the right track, at most one row off.
-        song: the right track.
+        song: the right track; without borders there is one track, and it says nothing.
         rank: place of the true row among the best candidates, counted from 1; 0 where it is not among them.
     """
 
@@ -65,10 +64,11 @@ def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
     rate = hits / trials
     centre = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * (rate * (1 - rate) / trials + z * z / (4 * trials * trials)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At the ends the bounds are exactly 0 and 1; rounding would leave them a hair inside.
+    return (max(0.0, centre - half) if hits else 0.0), (min(1.0, centre + half) if hits < trials else 1.0)
 
 
-def summary(result: Outcome) -> Mapping[str, float]:
+def summary(result: Outcome) -> dict[str, float]:
     """Rates of one length, named as the columns of ``metrics.csv``."""
     row: dict[str, float] = {"num_queries": len(result.exact)}
     for name, hit in (("exact", result.exact), ("near", result.near), ("song", result.song)):

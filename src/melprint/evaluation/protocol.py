@@ -21,6 +21,7 @@ from melprint.matching.sequence import Borders
 from melprint.randomness import rng_for
 
 Mode = Literal["strict", "compat"]
+MODES = ("strict", "compat")
 
 
 @dataclass(frozen=True)
@@ -204,16 +205,20 @@ def _truth_by_query(query: Store, db: Store, details: Sequence[Query]) -> tuple[
 
 def _chosen(test_ids: str | int, choice: int, num_rows: int, seed: int) -> NDArray[np.int64]:
     text = str(test_ids)
-    if (text == "all" or text.isdigit()) and choice < 1:
-        raise MelprintError(f"{num_rows} query rows are too few for the longest query; ask for shorter queries")
-    if text == "all":
-        return np.arange(choice)
-    if text.isdigit():
+    if text == "all" or text.isdigit():
+        if choice < 1:
+            raise MelprintError(f"{num_rows} query rows are too few for the longest query; ask for shorter queries")
+        if text == "all":
+            return np.arange(choice)
+        if not 1 <= int(text) <= choice:
+            raise MelprintError(f"test_ids={text} cannot be chosen among {choice} query rows; take fewer, or all")
         return rng_for(seed).permutation(choice)[: int(text)]
     try:
-        ids = np.load(text).astype(np.int64).reshape(-1)
-    except (OSError, ValueError) as error:
+        ids = np.asarray(np.load(text)).astype(np.int64).reshape(-1)
+    except (OSError, ValueError, TypeError) as error:
         raise MelprintError(f"test_ids must be all, a number or a .npy file, got {text!r} ({error})") from error
-    if len(ids) == 0 or ids.min() < 0 or ids.max() >= num_rows:
-        raise MelprintError(f"{text} holds ids outside 0 to {num_rows - 1}")
+    if len(ids) == 0:
+        raise MelprintError(f"{text} holds no test id")
+    if ids.min() < 0 or ids.max() >= num_rows:
+        raise MelprintError(f"{text} holds ids {ids.min()} to {ids.max()}, the query rows go from 0 to {num_rows - 1}")
     return ids

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rich.table import Table
 from melprint.data.manifest import replacing
 
 PLOT = "hit_rate.png"
+HEADINGS = {"exact": "Exact place", "near": "Within half a second", "song": "Right track"}
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{{ title }}</title>
@@ -77,9 +79,10 @@ def print_table(metrics: Sequence[Mapping[str, Any]], console: Console) -> None:
     for length in lengths:
         table.add_column(f"{length:g} s", justify="right")
     for index in indexes:
-        for kind in ("exact", "near", "song"):
+        kinds = kinds_of_hit(metrics)
+        for kind in kinds:
             rates = [percent(cells[index, length][f"top1_{kind}"]) for length in lengths]
-            table.add_row(index if kind == "exact" else "", kind, *rates, end_section=kind == "song")
+            table.add_row(index if kind == kinds[0] else "", kind, *rates, end_section=kind == kinds[-1])
     console.print(table)
 
 
@@ -100,7 +103,7 @@ def write_report(metrics: Sequence[Mapping[str, Any]], folder: Path, title: str,
             page.render(
                 title=title,
                 summary=f"{'–'.join(map(str, counts))} queries among {metrics[0]['num_vectors']} fingerprints.",
-                rates=[("exact", "Exact place"), ("near", "Within half a second"), ("song", "Right track")],
+                rates=[(kind, HEADINGS[kind]) for kind in kinds_of_hit(metrics)],
                 lengths=[f"{length:g}" for length in lengths],
                 indexes=indexes,
                 cells={(index, f"{length:g}"): row for (index, length), row in cells.items()},
@@ -110,6 +113,11 @@ def write_report(metrics: Sequence[Mapping[str, Any]], folder: Path, title: str,
             )
         )
     return path
+
+
+def kinds_of_hit(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The kinds that were measured; the published protocol knows no tracks, hence no ``song``."""
+    return [kind for kind in HEADINGS if not math.isnan(metrics[0][f"top1_{kind}"])]
 
 
 def arrange(
@@ -127,8 +135,9 @@ def plot_hit_rates(metrics: Sequence[Mapping[str, Any]]) -> bytes:
 
     lengths, indexes, cells = arrange(metrics)
     figure = Figure(figsize=(9, 4), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, kind, title in zip(axes, ("exact", "song"), ("exact place (±0.25 s)", "right track"), strict=True):
+    kinds = [kind for kind in kinds_of_hit(metrics) if kind != "near"]
+    axes = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    for axis, kind in zip(axes, kinds, strict=True):
         for number, index in enumerate(indexes):
             rows = [cells[index, length] for length in lengths]
             rates = [100 * row[f"top1_{kind}"] for row in rows]
@@ -139,10 +148,10 @@ def plot_hit_rates(metrics: Sequence[Mapping[str, Any]]) -> bytes:
             # Lines that coincide are set apart a little, so that each can be seen.
             shifted = [length + 0.06 * (number - (len(indexes) - 1) / 2) for length in lengths]
             axis.errorbar(shifted, rates, yerr=errors, marker="o", markersize=4, capsize=2, linewidth=1.2, label=index)
-        axis.set(title=title, xlabel="query length in s", ylim=(0, 101), xticks=lengths)
+        axis.set(title=HEADINGS[kind].lower(), xlabel="query length in s", ylim=(0, 101), xticks=lengths)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("top-1 hit rate in %")
-    axes[1].legend(loc="lower right")
+    axes[-1].legend(loc="lower right")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()

@@ -166,8 +166,8 @@ def open_foreign(folder: Path, name: str) -> Store:
     if meta_path.exists():
         return open_store(folder, name)
     try:
-        shape = tuple(int(n) for n in np.load(shape_path))
-    except (OSError, ValueError) as error:
+        shape = tuple(int(n) for n in np.atleast_1d(np.load(shape_path)))
+    except (OSError, ValueError, TypeError) as error:
         raise MelprintError(f"{folder} has no store {name} ({shape_path.name}: {error})") from error
     return Store(folder, name, _map_rows(rows_path, shape, "float32"))
 

@@ -1,8 +1,9 @@
 """Room impulse responses: simulated, measured ones from packages, or the user's own."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,6 +21,8 @@ SPLIT_KEY = {"train": 0, "val": 1, "test": 2}
 SMALLEST_ROOM_M, LARGEST_ROOM_M = (2.5, 2.5, 2.2), (12.0, 9.0, 4.5)
 WALL_DISTANCE_M = 0.4
 MAX_ORDER = 35  # image sources; later reflections of the most reverberant rooms are left out
+
+WORTH_PROCESSES = 32  # a process needs seconds to start, a room a tenth of one
 
 
 def simulate_rooms(
@@ -41,12 +44,13 @@ def simulate_rooms(
     """
     wanted = [(split, number) for split, count in num_rooms.items() for number in range(count)]
     make = partial(_simulate_one, folder=folder, rt60_s=rt60_s, sample_rate_hz=sample_rate_hz, seed=seed)
-    recordings = []
-    with (
-        progress_bar("simulate rooms", len(wanted)) as advance,
-        ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool,
-    ):
-        for recording in pool.map(make, wanted, chunksize=8):
+    with progress_bar("simulate rooms", len(wanted)) as advance, ExitStack() as stack:
+        made: Iterable[Recording] = map(make, wanted)
+        if len(wanted) >= WORTH_PROCESSES:
+            pool = stack.enter_context(ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")))
+            made = pool.map(make, wanted, chunksize=8)
+        recordings = []
+        for recording in made:
             recordings.append(recording)
             advance(1)
     return recordings

@@ -1,0 +1,155 @@
+"""The commands as a user types them, in processes of their own."""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "data=folder",
+    "data.corpus.rooms.simulated={train: 3, val: 1, test: 2}",
+    "data.corpus.min_duration_s=10",
+    "data.corpus.test=0.3",
+    "name=small",
+]
+SMALL_TRAINING = [
+    "trainer.max_epochs=2",
+    "train.batch_size=12",
+    "validation.queries.num_queries=8",
+    "+trainer.enable_progress_bar=false",
+]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the entry points, as in a clone."""
+    folder = tmp_path_factory.mktemp("work")
+    for name in ("train.py", "generate.py", "evaluate.py"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "conf", folder / "conf")
+    return folder
+
+
+def run(work: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, script, *arguments]
+    return subprocess.run(command, cwd=work, capture_output=True, text=True, check=False, env=environment())
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def fails_with(done: subprocess.CompletedProcess[str], words: str) -> None:
+    assert done.returncode == 1, done.stdout + done.stderr
+    message = done.stderr.strip().splitlines()
+    assert "Traceback" not in done.stderr
+    assert len([line for line in message if line.startswith("error: ")]) == 1
+    assert words in message[-1]
+
+
+def test_train_generate_evaluate_and_generate_again_after_a_kill(work: Path, album_folder: Path) -> None:
+    music = f"data.corpus.music={album_folder}"
+    trained = run(work, "train.py", *SMALL, music, *SMALL_TRAINING)
+    assert trained.returncode == 0, trained.stderr
+    run_folder = work / "runs" / "small"
+    assert {path.name for path in (run_folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert list(run_folder.glob("csv/version_0/metrics.csv"))
+    assert list(run_folder.glob("tensorboard/version_0/events*"))
+
+    made = run(work, "generate.py", *SMALL, music, "queries.num_queries=12", "queries.duration_s=5")
+    assert made.returncode == 0, made.stderr
+    assert "query: 12 tracks, 108 rows" in made.stderr
+    stores = run_folder / "fingerprints"
+    before = {path.name: path.read_bytes() for path in stores.iterdir() if path.suffix != ".json"}
+
+    evaluated = run(work, "evaluate.py", *SMALL, music, "index=[ip,hnsw]", "lengths=[1,3,9]")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "report: " in evaluated.stdout
+    with (run_folder / "evaluation" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["index"], row["num_segments"]) for row in rows] == [(i, n) for i in ("ip", "hnsw") for n in "139"]
+    assert float(rows[2]["top1_exact"]) > 0.2  # a handful of steps; chance is about one in two hundred
+    with (run_folder / "evaluation" / "hits.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 12 * 3 * 2
+
+    shutil.rmtree(stores)
+    command = [sys.executable, "generate.py", *SMALL, music, "queries.num_queries=12", "queries.duration_s=5"]
+    killed = subprocess.Popen([*command, "batch_size=1"], cwd=work, stderr=subprocess.DEVNULL, env=environment())
+    deadline = time.monotonic() + 60
+    while not (stores / ".dummy_db.partial" / "rows").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    again = run(work, *command[1:])
+    assert again.returncode == 0, again.stderr
+    assert {path.name: path.read_bytes() for path in stores.iterdir() if path.suffix != ".json"} == before
+
+    fails_with(run(work, "train.py", *SMALL, music, *SMALL_TRAINING), "already holds a run")
+    other = run(work, "train.py", *SMALL, music, *SMALL_TRAINING, "seed=1", "overwrite=true")
+    assert other.returncode == 0, other.stderr
+    unfit = run(work, "evaluate.py", f"store={stores}", f"ckpt={run_folder}/checkpoints/best.ckpt", "index=[ip]")
+    fails_with(unfit, "was made by another model")
+
+
+def test_a_folder_of_any_format_becomes_a_store(work: Path, album_folder: Path, tmp_path: Path) -> None:
+    name = ["name=from-folder", "overwrite=true", "trainer.max_epochs=1", "trainer.limit_train_batches=1"]
+    music = f"data.corpus.music={album_folder}"
+    trained = run(work, "train.py", *SMALL, *SMALL_TRAINING[1:], music, *name)
+    assert trained.returncode == 0, trained.stderr
+    shutil.copytree(album_folder, tmp_path / "music")
+    (tmp_path / "music" / "broken.mp3").write_text("no audio")
+    done = run(
+        work, "generate.py", "name=from-folder", f"source={tmp_path / 'music'}", f"out={tmp_path / 'out'}", "shard=1/2"
+    )
+    assert done.returncode == 0, done.stderr
+    done = run(
+        work, "generate.py", "name=from-folder", f"source={tmp_path / 'music'}", f"out={tmp_path / 'out'}", "shard=2/2"
+    )
+    assert "1 left out" in done.stderr
+    merge = [sys.executable, "-m", "melprint.cli", "merge", str(tmp_path / "out"), "custom_source", "2"]
+    merged = subprocess.run(merge, capture_output=True, text=True, check=True)
+    assert "12 tracks, 372 rows" in merged.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "words"),
+    [
+        ("train.py", ["data=folder", "data.corpus.music=nowhere"], "nowhere is not a folder"),
+        ("train.py", ["data=nafp", "data.corpus.path=nowhere"], "is not a folder"),
+        ("train.py", ["optimizer.learning_rate=1"], "there is no config key optimizer.learning_rate"),
+        ("train.py", ["model=enormous"], "Could not find 'model/enormous'"),
+        ("train.py", ["data=folder"], "data.corpus.music"),
+        ("train.py", ["ckpt_path=none.ckpt"], "there is no checkpoint none.ckpt"),
+        ("generate.py", ["ckpt=none.ckpt"], "there is no checkpoint none.ckpt"),
+        ("evaluate.py", ["store=nowhere"], "there is no folder nowhere"),
+        ("evaluate.py", ["store=nowhere", "mode=lenient"], "mode must be strict or compat"),
+        ("evaluate.py", ["store=nowhere", "lengths=[a]"], "lengths is a list of numbers"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(work: Path, script: str, arguments: list[str], words: str) -> None:
+    fails_with(run(work, script, *arguments), words)
+
+
+def test_the_command_prepares_a_folder(album_folder: Path, tmp_path: Path) -> None:
+    def melprint(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "melprint.cli", *arguments], capture_output=True, text=True, check=False
+        )
+
+    done = melprint("prepare", str(album_folder), str(tmp_path / "out"))
+    assert "12 tracks, 0.05 h" in done.stdout
+    assert (tmp_path / "out" / "manifest.csv").exists()
+    (tmp_path / "empty").mkdir()
+    fails_with(melprint("prepare", str(tmp_path / "empty"), str(tmp_path / "out2")), "holds no wav")
+    assert not (tmp_path / "out2").exists()
+    soundfile.write(tmp_path / "empty" / "short.wav", np.zeros(10), 8_000)
+    fails_with(melprint("prepare", str(tmp_path / "empty"), str(tmp_path / "out2")), "none of 1 files can be used")
