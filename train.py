@@ -5,7 +5,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from melprint.build import explained, run
+from melprint.entry import explained, run
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")

@@ -100,6 +100,7 @@ def test_train_generate_evaluate_and_generate_again_after_a_kill(work: Path, alb
     fails_with(unfit, "was made by another model")
 
 
+@pytest.mark.slow
 def test_a_folder_of_any_format_becomes_a_store(work: Path, album_folder: Path, tmp_path: Path) -> None:
     name = ["name=from-folder", "overwrite=true", "trainer.max_epochs=1", "trainer.limit_train_batches=1"]
     music = f"data.corpus.music={album_folder}"

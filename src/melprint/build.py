@@ -1,21 +1,15 @@
-"""From configs to objects: the only module that knows Hydra, beside the entry points."""
+"""From configs to objects; with ``melprint.entry``, the only module that knows Hydra."""
 
 import logging
-import os
-import re
-import sys
 import warnings
-from collections.abc import Callable
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from melprint.data.corpora.corpus import Corpus
 from melprint.data.datamodule import FingerprintData
@@ -27,47 +21,9 @@ from melprint.fingerprints.store import check_model
 from melprint.index.base import Index
 from melprint.models.checkpoint import load, model_digest
 from melprint.models.fingerprinter import build_fingerprinter
-from melprint.progress import console
 from melprint.training.checkpoints import LAST, checkpoints
 from melprint.training.module import FingerprintModule
 from melprint.training.retrieval import RetrievalValidation
-
-
-def run(main: Callable[[], Any]) -> None:
-    """Call a Hydra entry point; what goes wrong ends in one sentence and a non-zero exit."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # otherwise Hydra prints its own account and exits
-    explained(main)()
-
-
-def explained(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn the errors that a user can mend into one sentence on standard error and exit status 1."""
-
-    @wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except (MelprintError, HydraException, OmegaConfBaseException, OSError) as error:
-            console.print(f"error: {sentence(error)}", style="red", markup=False, highlight=False, soft_wrap=True)
-            sys.exit(1)
-        except KeyboardInterrupt:
-            console.print("interrupted; the same command goes on from what is finished")
-            sys.exit(130)
-
-    return wrapper
-
-
-def sentence(error: BaseException) -> str:
-    """The innermost cause that was written for a user, on one line."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, MelprintError):
-            return str(cause)
-        cause = cause.__cause__
-    text = " ".join(str(error).split())
-    if unknown := re.match(r"Could not override '([^']+)'", text):
-        return f"there is no config key {unknown[1]}; --cfg job shows all that there are"
-    text = text.partition(" Config search path:")[0].partition(", set env var HYDRA_FULL_ERROR")[0]
-    return text or type(error).__name__
 
 
 def plain(config: DictConfig) -> Any:

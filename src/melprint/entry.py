@@ -1,0 +1,51 @@
+"""How the Hydra entry points begin and end."""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from melprint.errors import MelprintError
+from melprint.progress import console
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Call a Hydra entry point; what goes wrong ends in one sentence and a non-zero exit."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # otherwise Hydra prints its own account and exits
+    explained(main)()
+
+
+def explained(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn the errors that a user can mend into one sentence on standard error and exit status 1."""
+
+    @wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (MelprintError, HydraException, OmegaConfBaseException, OSError) as error:
+            console.print(f"error: {sentence(error)}", style="red", markup=False, highlight=False, soft_wrap=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            console.print("interrupted; the same command goes on from what is finished")
+            sys.exit(130)
+
+    return wrapper
+
+
+def sentence(error: BaseException) -> str:
+    """The innermost cause that was written for a user, on one line."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MelprintError):
+            return str(cause)
+        cause = cause.__cause__
+    text = " ".join(str(error).split())
+    if unknown := re.match(r"Could not override '([^']+)'", text):
+        return f"there is no config key {unknown[1]}; --cfg job shows all that there are"
+    text = text.partition(" Config search path:")[0].partition(", set env var HYDRA_FULL_ERROR")[0]
+    return text or type(error).__name__
