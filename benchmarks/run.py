@@ -139,8 +139,8 @@ def main() -> None:
         "# Speed",
         "",
         f"`python benchmarks/run.py`, melprint {melprint.__version__}, {date.today()}, {os.cpu_count()} cores"
-        f" ({platform.machine()}), torch {torch.__version__}, {torch.get_num_threads()} threads. Medians of {ROUNDS} runs"
-        " after a warm-up; on shared machines only the ratios mean something.",
+        f" ({platform.machine()}), torch {torch.__version__}, {torch.get_num_threads()} threads."
+        f" Medians of {ROUNDS} runs after a warm-up; on shared machines only the ratios mean something.",
     ]
     parts = ["\n".join(section()) for section in (networks, augmentation, matching)]
     Path(__file__).with_name("RESULTS.md").write_text("\n\n".join(["\n".join(head), *parts]) + "\n")

@@ -62,14 +62,10 @@ def index_table(rows: list[dict[str, str]]) -> str:
 def provenance(run: Path, rows: list[dict[str, str]]) -> str:
     """What gave the figures."""
     meta = json.loads((run / "fingerprints" / "db_meta.json").read_text())
-    model = next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.processor(),
-    )
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    model = named[0] if named else platform.processor()
     return (
         f"`make demo`, commit {meta['commit'][:10]}, {date.today()}; {os.cpu_count()} cores of {model}, no GPU,"
         f" torch {torch.__version__}; {rows[0]['num_queries']} queries among {rows[0]['num_vectors']} fingerprints;"

@@ -16,7 +16,7 @@ from melprint.errors import MelprintError
 from melprint.randomness import keyed_uniforms
 from melprint.spec import SegmentSpec
 
-OPEN_FILES = 4096
+OPEN_FILES = 256  # each mapped file holds a descriptor, of which a process often has no more than 1,024
 
 map_pcm_once = lru_cache(OPEN_FILES)(map_pcm)
 
