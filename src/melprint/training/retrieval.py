@@ -14,6 +14,7 @@ from melprint.fingerprints.rows import Rows
 from melprint.index.exact import ExactIndex
 from melprint.matching.sequence import Borders, match_sequences
 from melprint.models.fingerprinter import Fingerprinter
+from melprint.progress import console
 from melprint.spec import SegmentSpec
 
 NUM_NEIGHBOURS = 20
@@ -81,8 +82,8 @@ class RetrievalValidation(pl.Callback):
         return {"val/top1_exact": float(np.mean(list(rates.values()))), **rates}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Measure and log."""
-        if (trainer.current_epoch + 1) % self.every_n_epochs and trainer.current_epoch + 1 != trainer.max_epochs:
+        """Measure, log, and say it in a line."""
+        if (trainer.current_epoch + 1) % self.every_n_epochs:
             return
         was_training = pl_module.fingerprinter.training
         pl_module.fingerprinter.eval()
@@ -90,4 +91,10 @@ class RetrievalValidation(pl.Callback):
             rates = self.measure(pl_module.fingerprinter)
         finally:
             pl_module.fingerprinter.train(was_training)
-        pl_module.log_dict(rates, prog_bar=True, sync_dist=False)
+        pl_module.log_dict(rates)
+        if trainer.is_global_zero:
+            by_length = "  ".join(
+                f"{pl_module.fingerprinter.segment.query_seconds(length):g} s {100 * rate:.1f} %"
+                for length, rate in zip(self.lengths, list(rates.values())[1:], strict=True)
+            )
+            console.print(f"epoch {trainer.current_epoch + 1}: validation, top-1 exact: {by_length}", highlight=False)
