@@ -5,6 +5,7 @@ key before it is degraded and put back afterwards, so that the result does not d
 workers.
 """
 
+import importlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -85,6 +86,9 @@ def host_chain(
     """The chain of a config; transforms that need noise or rooms come as ``_partial_``."""
     from audiomentations.core.transforms_interface import BaseWaveformTransform
 
+    # audiomentations loads these when it first reads a file. In a forked worker that is too late: wandb
+    # watches imports and refuses to be called there.
+    importlib.import_module("librosa.core.audio")
     made = [t if isinstance(t, BaseWaveformTransform) else t(surroundings) for t in transforms.values()]
     return HostChain(WindowSpec(segment, **window), made, num_replicas)
 
