@@ -20,7 +20,8 @@ def main(cfg: DictConfig) -> None:
     from melprint.evaluation.report import print_table, write_report
 
     lengths, stores = lengths_from(cfg), stores_from(cfg)
-    out = Path(cfg.out or f"runs/{cfg.name if cfg.store is None else Path(cfg.store).resolve().name}/evaluation")
+    name = cfg.name if cfg.store is None else Path(cfg.store).resolve().name
+    out = Path(cfg.out or f"runs/{name}/evaluation{'' if cfg.mode == 'strict' else '-' + cfg.mode}")
     trial = make_trial(cfg.mode, stores.query, stores.db, stores.dummy, max(lengths), cfg.test_ids, cfg.seed)
     digest = digest_of([store.digest() for store in (stores.dummy, stores.db) if store is not None])
     result = evaluate(trial, indexes_from(cfg), lengths, stores.segment, Path(cfg.index_cache), digest)

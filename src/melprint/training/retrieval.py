@@ -97,4 +97,8 @@ class RetrievalValidation(pl.Callback):
                 f"{pl_module.fingerprinter.segment.query_seconds(length):g} s {100 * rate:.1f} %"
                 for length, rate in zip(self.lengths, list(rates.values())[1:], strict=True)
             )
-            console.print(f"epoch {trainer.current_epoch + 1}: validation, top-1 exact: {by_length}", highlight=False)
+            console.print(
+                f"epoch {trainer.current_epoch + 1}: validation, top-1 exact: {by_length}",
+                highlight=False,
+                soft_wrap=True,
+            )
