@@ -20,7 +20,7 @@ def main(cfg: DictConfig) -> None:
     from melprint.evaluation.report import print_table, write_report
 
     lengths, stores = lengths_from(cfg), stores_from(cfg)
-    name = cfg.name if cfg.store is None else Path(cfg.store).resolve().name
+    name = cfg.name if cfg.store is None else "-".join(Path(cfg.store).resolve().parts[-2:])
     out = Path(cfg.out or f"runs/{name}/evaluation{'' if cfg.mode == 'strict' else '-' + cfg.mode}")
     trial = make_trial(cfg.mode, stores.query, stores.db, stores.dummy, max(lengths), cfg.test_ids, cfg.seed)
     digest = digest_of([store.digest() for store in (stores.dummy, stores.db) if store is not None])

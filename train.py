@@ -15,16 +15,26 @@ def main(cfg: DictConfig) -> float:
     import pytorch_lightning as pl
     from hydra.core.hydra_config import HydraConfig
 
-    from melprint.build import corpus_from, data_from, module_from, starting_point, trainer_from
+    from melprint.build import (
+        clear_old_run,
+        corpus_from,
+        data_from,
+        module_from,
+        seed_from,
+        starting_point,
+        trainer_from,
+    )
     from melprint.progress import console
 
     out = Path(HydraConfig.get().runtime.output_dir)
     ckpt_path = starting_point(cfg, out)
     corpus = corpus_from(cfg)
-    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    pl.seed_everything(seed_from(cfg), workers=True, verbose=False)
     module = module_from(cfg)
     data = data_from(cfg, corpus, module)
     trainer = trainer_from(cfg, corpus, module, out)
+    if ckpt_path is None:
+        clear_old_run(out)
     trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
     console.print(f"best checkpoint: {out / 'checkpoints' / 'best.ckpt'}", soft_wrap=True)
     return float(trainer.callback_metrics.get("val/top1_exact", float("nan")))

@@ -1,6 +1,7 @@
 """From configs to objects; with ``melprint.entry``, the only module that knows Hydra."""
 
 import logging
+import shutil
 import warnings
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from melprint.evaluation.stores import TestStores
 from melprint.fingerprints.collection import extract_corpus
 from melprint.fingerprints.store import check_model
 from melprint.index.base import Index
+from melprint.index.exact import ExactIndex
 from melprint.models.checkpoint import load, model_digest
 from melprint.models.fingerprinter import build_fingerprinter
 from melprint.training.checkpoints import LAST, checkpoints
@@ -29,6 +31,17 @@ from melprint.training.retrieval import RetrievalValidation
 def plain(config: DictConfig) -> Any:
     """A config as plain dicts, lists and values, with everything resolved."""
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+def seed_from(config: DictConfig) -> int:
+    """The seed of the run.
+
+    Raises:
+        MelprintError: not a whole number from 0 on.
+    """
+    if not isinstance(config.seed, int) or not 0 <= config.seed < 2**32:
+        raise MelprintError(f"seed must be a whole number from 0 to 2**32 - 1, got {config.seed}")
+    return config.seed
 
 
 def corpus_from(config: DictConfig) -> Corpus:
@@ -57,6 +70,8 @@ def data_from(config: DictConfig, corpus: Corpus, module: FingerprintModule) -> 
         raise MelprintError(
             f"the model takes {segment.sample_rate_hz} Hz, the corpus has {corpus.sample_rate_hz} Hz; change one"
         )
+    if not isinstance(config.train.batch_size, int):
+        raise MelprintError(f"train.batch_size must be a whole number, got {config.train.batch_size!r}")
     return FingerprintData(corpus, partial(chain, segment=segment), seed=config.seed, **plain(config.train))
 
 
@@ -64,7 +79,11 @@ def trainer_from(config: DictConfig, corpus: Corpus, module: FingerprintModule, 
     """The trainer with retrieval validation, checkpoints and loggers below ``out``."""
     from pytorch_lightning.callbacks import LearningRateMonitor, RichProgressBar
 
-    every = config.validation.every_n_epochs
+    every, epochs = config.validation.every_n_epochs, config.trainer.max_epochs
+    if not 1 <= every <= (epochs if epochs and epochs > 0 else every):
+        raise MelprintError(
+            f"validation.every_n_epochs must lie between 1 and trainer.max_epochs={epochs}, got {every}"
+        )
     validation = RetrievalValidation(
         corpus,
         module.fingerprinter.segment,
@@ -79,8 +98,21 @@ def trainer_from(config: DictConfig, corpus: Corpus, module: FingerprintModule, 
         callbacks.append(LearningRateMonitor("step"))
     if config.trainer.get("enable_progress_bar", True):
         callbacks.append(RichProgressBar())
-    trainer: pl.Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks, default_root_dir=str(out))
+    options: dict[str, Any] = {"logger": loggers, "callbacks": callbacks, "default_root_dir": str(out)}
+    if config.trainer.accelerator == "auto":  # the same choice as device=auto; draws need float64, which MPS lacks
+        options["accelerator"] = "gpu" if torch.cuda.is_available() else "cpu"
+    trainer: pl.Trainer = instantiate(config.trainer, **options)
+    if trainer.world_size > 1:
+        raise MelprintError(
+            f"{trainer.world_size} devices would each see their own negatives, which no loss here gathers;"
+            " train with trainer.devices=1"
+        )
     return trainer
+
+
+def clear_old_run(out: Path) -> None:
+    """Remove the checkpoints of a run that a new one takes the place of: nobody is to take them for its own."""
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
 
 
 def _quieten_lightning() -> None:
@@ -126,8 +158,12 @@ def device_from(name: str) -> str:
 
 
 def indexes_from(config: DictConfig) -> list[Index]:
-    """The indexes of ``index=[…]``."""
-    return [instantiate(node, _convert_="all") for node in config.index.values()]
+    """The indexes of ``index=[…]``; exact ones compare on the device of ``device=…``."""
+    indexes = [instantiate(node, _convert_="all") for node in config.index.values()]
+    for index in indexes:
+        if isinstance(index, ExactIndex):
+            index.device = device_from(config.device)
+    return indexes
 
 
 def lengths_from(config: DictConfig) -> list[int]:

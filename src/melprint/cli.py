@@ -31,6 +31,8 @@ def prepare(
     from melprint.data.prepare import prepare as prepare_recordings
     from melprint.data.prepare import recordings_of
 
+    if out.resolve().is_relative_to(source.resolve()):
+        raise MelprintError(f"{out} lies inside {source}, and would be prepared again; choose a folder outside")
     recordings = recordings_of(source, val=val, test=test, seed=seed)
     done = prepare_recordings(
         recordings, out, sample_rate_hz=sample_rate_hz, min_duration_s=min_duration_s, workers=workers

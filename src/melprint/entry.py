@@ -44,8 +44,11 @@ def sentence(error: BaseException) -> str:
         if isinstance(cause, MelprintError):
             return str(cause)
         cause = cause.__cause__
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file'}: {error.strerror}"
     text = " ".join(str(error).split())
     if unknown := re.match(r"Could not override '([^']+)'", text):
-        return f"there is no config key {unknown[1]}; --cfg job shows all that there are"
+        key = unknown[1]
+        return f"there is no config key {key}; --cfg job shows those that there are, a new one takes a plus: +{key}=…"
     text = text.partition(" Config search path:")[0].partition(", set env var HYDRA_FULL_ERROR")[0]
     return text or type(error).__name__

@@ -76,6 +76,7 @@ def test_a_wav_of_unknown_length_from_a_pipe_is_read(tmp_path: Path) -> None:
     content[40:44] = struct.pack("<I", 0xFFFFFFFF)
     path.write_bytes(content)
     assert len(read_mono(path, RATE)) == 1_000
+    np.testing.assert_array_equal(map_pcm(path, RATE), np.ones(1_000))
 
 
 def test_nan_and_noise_that_is_no_audio_are_refused(tmp_path: Path) -> None:
@@ -93,6 +94,14 @@ def test_a_file_behind_links_is_found_once(tmp_path: Path) -> None:
     write_wav(tmp_path / "b" / "real.wav", np.ones(10, np.int16), RATE)
     (tmp_path / "a.wav").symlink_to(tmp_path / "b" / "real.wav")
     assert find_recordings(tmp_path) == [tmp_path / "b" / "real.wav"]
+
+
+def test_linked_folders_are_entered_once_even_in_a_circle(tmp_path: Path) -> None:
+    write_wav(tmp_path / "elsewhere" / "a.wav", np.ones(10, np.int16), RATE)
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "album").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "music")
+    assert [path.name for path in find_recordings(tmp_path / "music")] == ["a.wav"]
 
 
 def test_an_empty_or_missing_folder_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import csv
+import hashlib
 from collections import Counter
 from pathlib import Path
 
@@ -68,6 +69,35 @@ def test_a_wav_that_conforms_is_used_in_place(tmp_path: Path, rng: np.random.Gen
     (track,) = read_manifest(tmp_path / "out")
     assert track.path == (tmp_path / "in" / "a.wav").resolve()
     assert not (tmp_path / "out" / "wav").exists()
+
+
+def test_nothing_is_used_in_place_where_the_source_will_go(tmp_path: Path, rng: np.random.Generator) -> None:
+    write_wav(tmp_path / "in" / "a.wav", rng.integers(-9_000, 9_000, 2 * RATE, dtype=np.int16), RATE)
+    prepare(recordings_of(tmp_path / "in"), tmp_path / "out", in_place=False)
+    (track,) = read_manifest(tmp_path / "out")
+    assert track.path.is_relative_to(tmp_path / "out")
+    np.testing.assert_array_equal(track.samples(RATE), soundfile.read(tmp_path / "in" / "a.wav", dtype="int16")[0])
+
+
+def test_a_link_to_nothing_is_left_out_like_any_file(tmp_path: Path, rng: np.random.Generator) -> None:
+    write_wav(tmp_path / "in" / "a.wav", rng.integers(-9_000, 9_000, 2 * RATE, dtype=np.int16), RATE)
+    (tmp_path / "in" / "b.wav").symlink_to(tmp_path / "nothing.wav")
+    for _ in range(2):
+        assert len(prepare(recordings_of(tmp_path / "in"), tmp_path / "out").tracks) == 1
+        assert "unreadable" in rejected(tmp_path / "out")["b.wav"]
+
+
+def test_another_source_of_the_same_names_is_not_mistaken(tmp_path: Path, rng: np.random.Generator) -> None:
+    for side in ("one", "two"):
+        (tmp_path / side).mkdir()
+        soundfile.write(tmp_path / side / "a.flac", rng.integers(-9_000, 9_000, 2 * RATE, dtype=np.int16), RATE)
+    digests = []
+    for side in ("one", "two", "one"):
+        prepare(recordings_of(tmp_path / side), tmp_path / "out")
+        (track,) = read_manifest(tmp_path / "out")
+        digests.append(track.sha256)
+        assert hashlib.sha256(np.array(track.samples(RATE)).tobytes()).hexdigest() == track.sha256
+    assert digests[0] == digests[2] != digests[1]
 
 
 def test_an_interrupted_run_goes_on(album_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,13 @@ def test_every_index_at_every_length(folder: Path, mode: str) -> None:
     assert "data:image/png;base64" in page
 
 
+def test_an_index_that_cannot_be_built_is_left_out_with_a_word(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    indexes = [FaissIndex("IVF400,Flat", "ivf"), FaissIndex("HNSW8,Flat", "hnsw")]
+    result = evaluate(trial_of(folder, "strict"), indexes, [1], SEGMENT, folder / "cache", "digest")
+    assert [row["index"] for row in result.metrics] == ["ip", "hnsw"]
+    assert "left out: faiss cannot build ivf" in " ".join(capsys.readouterr().err.split())
+
+
 def test_nothing_that_is_read_is_changed(folder: Path) -> None:
     before = {path: path.read_bytes() for path in folder.iterdir()}
     for mode in ("strict", "compat"):

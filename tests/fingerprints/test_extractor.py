@@ -101,8 +101,8 @@ def test_shards_merge_to_the_same_bytes(folder: Path, model: Fingerprinter, tmp_
         extract(model, sources, tmp_path / "parts", "db", batch_size=8, shard=Shard(number, count))
     merged = merge_shards(tmp_path / "parts", "db", count)
     assert files_of(tmp_path / "parts") == files_of(tmp_path / "whole")
-    assert merged.meta is not None
-    assert merged.meta.digest == open_store(tmp_path / "whole", "db").digest()
+    assert merged.meta == open_store(tmp_path / "whole", "db").meta
+    assert extract(model, sources, tmp_path / "parts", "db", batch_size=8).was_there
 
 
 def test_a_missing_shard_is_named(folder: Path, model: Fingerprinter, tmp_path: Path) -> None:
@@ -112,6 +112,16 @@ def test_a_missing_shard_is_named(folder: Path, model: Fingerprinter, tmp_path: 
     for text in ("0/2", "3/2", "half"):
         with pytest.raises(MelprintError, match="shard"):
             Shard.parse(text)
+
+
+def test_shards_of_different_collections_are_not_merged(folder: Path, model: Fingerprinter, tmp_path: Path) -> None:
+    extract(model, sources_of_folder(folder, RATE), tmp_path / "parts", "db", shard=Shard(1, 2))
+    write_wav(folder / "late.wav", np.ones(9_000, np.int16), RATE)
+    extract(model, sources_of_folder(folder, RATE), tmp_path / "parts", "db", shard=Shard(2, 2))
+    with pytest.raises(MelprintError, match="different recordings"):
+        merge_shards(tmp_path / "parts", "db", 2)
+    with pytest.raises(MelprintError, match="9 shards are more than the 8 recordings"):
+        extract(model, sources_of_folder(folder, RATE), tmp_path / "parts", "db", shard=Shard(1, 9))
 
 
 def test_the_same_again_is_not_done_again(folder: Path, model: Fingerprinter, tmp_path: Path) -> None:

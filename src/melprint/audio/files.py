@@ -28,7 +28,12 @@ def find_recordings(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise MelprintError(f"{folder} is not a folder; give one that holds wav, flac, mp3, ogg or opus files")
     found: dict[Path, Path] = {}
-    for parent, subfolders, names in os.walk(folder):
+    visited: set[str] = set()
+    for parent, subfolders, names in os.walk(folder, followlinks=True):
+        if (real_parent := os.path.realpath(parent)) in visited:
+            subfolders.clear()
+            continue
+        visited.add(real_parent)
         subfolders.sort()
         for name in sorted(names):
             path = Path(parent, name)
@@ -105,7 +110,7 @@ def to_int16(wave_T: NDArray[np.floating]) -> NDArray[np.int16]:
 def write_wav(path: Path, pcm_T: NDArray[np.int16], sample_rate_hz: int) -> None:
     """Write a mono 16-bit wav that is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file, wave.open(file, "wb") as out:
             out.setnchannels(1)
@@ -130,6 +135,8 @@ def map_pcm(path: Path, sample_rate_hz: int) -> NDArray[np.int16]:
                 shape = (header.getnchannels(), header.getsampwidth(), header.getframerate())
                 num_samples, offset = header.getnframes(), file.tell()
             size = os.fstat(file.fileno()).st_size
+            if not 0 < 2 * num_samples < STREAMED_WAV_BYTES:
+                num_samples = (size - offset) // 2
             if shape != (1, 2, sample_rate_hz):
                 raise MelprintError(
                     f"{path}: {shape[0]} channels of {8 * shape[1]} bits at {shape[2]} Hz, not mono 16-bit at"

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from melprint.audio.convolution import response_spectra
 from melprint.audio.files import INT16_SCALE
+from melprint.audio.responses import from_direct_sound
 from melprint.data.manifest import Track
 from melprint.errors import MelprintError
-
-ONSET_DB = -20.0  # the direct sound is the first sample within this of the strongest
 
 
 class Surroundings:
@@ -46,13 +45,15 @@ class NoiseBank(nn.Module):
                 "there is no noise for this split; check the corpus or leave the noise out of the chain"
             )
         self.names = [track.track_id for track in tracks]
-        waves = [track.samples(sample_rate_hz) for track in tracks]
-        lengths = np.array([len(wave) for wave in waves], np.int64)
+        lengths = np.array([track.num_samples for track in tracks], np.int64)
+        samples = np.empty(lengths.sum(), np.int16)
+        for track, end in zip(tracks, np.cumsum(lengths), strict=True):  # one mapped file at a time
+            samples[end - track.num_samples : end] = track.samples(sample_rate_hz)
         _, kinds = np.unique(
             [name.partition("/")[0] if "/" in name else "" for name in self.names], return_inverse=True
         )
         weights = lengths / np.bincount(kinds, lengths)[kinds]
-        self.register_buffer("samples", torch.from_numpy(np.concatenate(waves)), persistent=False)
+        self.register_buffer("samples", torch.from_numpy(samples), persistent=False)
         self.register_buffer("first", torch.from_numpy(np.cumsum(lengths) - lengths), persistent=False)
         self.register_buffer("length", torch.from_numpy(lengths), persistent=False)
         self.register_buffer("cumulative", torch.from_numpy(np.cumsum(weights) / weights.sum()), persistent=False)
@@ -76,8 +77,7 @@ class NoiseBank(nn.Module):
 class RoomBank(nn.Module):
     """Impulse responses of one split: direct sound at sample 0, unit energy.
 
-    The responses start with the direct sound, so that a room delays nothing and the true place of a
-    segment stays the true place.
+    See :func:`melprint.audio.responses.from_direct_sound`.
     """
 
     def __init__(self, tracks: Sequence[Track], sample_rate_hz: int, max_duration_s: float = 1.0) -> None:
@@ -85,35 +85,30 @@ class RoomBank(nn.Module):
         if not tracks:
             raise MelprintError("there is no room for this split; check the corpus or leave rooms out of the chain")
         self.names = [track.track_id for track in tracks]
-        responses = [
-            from_direct_sound(torch.from_numpy(np.array(track.samples(sample_rate_hz))).float()) for track in tracks
-        ]
-        taps = min(max(map(len, responses)), round(max_duration_s * sample_rate_hz))
-        padded = torch.stack([nn.functional.pad(r[:taps], (0, taps - len(r[:taps]))) for r in responses])
-        padded = padded / padded.norm(dim=1, keepdim=True)
+        taps = round(max_duration_s * sample_rate_hz)
+        responses = [_response(track, sample_rate_hz)[:taps] for track in tracks]
+        taps = max(map(len, responses))
+        padded = torch.stack([nn.functional.pad(response, (0, taps - len(response))) for response in responses])
         self.register_buffer("responses", padded, persistent=False)
         self.responses: Tensor
-        self._spectra: dict[tuple[int, int], Tensor] = {}
+        self._spectra: tuple[tuple[int, int], Tensor] | None = None
 
     def choose(self, draw_B: Tensor) -> Tensor:
         """The room of each item ``(B,)`` for uniform draws."""
         return (draw_B * len(self.responses)).long()
 
-    def spectra(self, num_samples: int, max_taps: int) -> Tensor:
-        """Spectra of the responses cut to ``max_taps``, for waves of ``num_samples``; kept once made."""
-        kept = self._spectra.get((num_samples, max_taps))
-        if kept is None or kept.device != self.responses.device:
-            kept = response_spectra(self.responses[:, :max_taps], num_samples)
-            self._spectra[num_samples, max_taps] = kept
-        return kept
+    def spectra(self, room_B: Tensor, num_samples: int, max_taps: int) -> Tensor:
+        """Spectra of the chosen responses, cut to ``max_taps``, for waves of ``num_samples``.
+
+        Those of all rooms are kept for the last length that was asked for by a batch that is worth it.
+        """
+        if len(room_B) < len(self.responses):
+            return response_spectra(self.responses[room_B, :max_taps], num_samples)
+        key = (num_samples, max_taps)
+        if self._spectra is None or self._spectra[0] != key or self._spectra[1].device != self.responses.device:
+            self._spectra = key, response_spectra(self.responses[:, :max_taps], num_samples)
+        return self._spectra[1][room_B]
 
 
-def from_direct_sound(response_K: Tensor) -> Tensor:
-    """A response without the silence before its direct sound.
-
-    >>> from_direct_sound(torch.tensor([0.0, 0.01, 0.5, 1.0])).tolist()
-    [0.5, 1.0]
-    """
-    level = response_K.abs()
-    first = (level >= level.max() * 10 ** (ONSET_DB / 20)).nonzero()[0, 0]
-    return response_K[first:]
+def _response(track: Track, sample_rate_hz: int) -> Tensor:
+    return torch.from_numpy(from_direct_sound(track.samples(sample_rate_hz).astype(np.float32)))

@@ -77,7 +77,7 @@ class ApplyRoom(nn.Module):
     def forward(self, wave_BC: Tensor, draws_BK: Tensor, context: int) -> Tensor:
         """Waves of the same shape."""
         room, applied = self.parameters_of(draws_BK)
-        spectra = self.bank.spectra(wave_BC.shape[1], context + 1)[room]
+        spectra = self.bank.spectra(room, wave_BC.shape[1], context + 1)
         return torch.where(applied[:, None], convolve_spectra(wave_BC, spectra), wave_BC)
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from melprint.audio.files import map_pcm
@@ -60,7 +61,7 @@ COLUMNS = [field.name for field in fields(Track)]
 def replacing(path: Path) -> Iterator[IO[str]]:
     """A text file that takes the place of ``path`` when the block ends well, and vanishes otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("w", newline="", encoding="utf-8") as file:
             yield file
@@ -70,6 +71,14 @@ def replacing(path: Path) -> Iterator[IO[str]]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process prepares or renders in ``folder``, then keep others out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        yield
 
 
 def write_rows(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
@@ -106,10 +115,15 @@ def read_manifest(folder: Path) -> list[Track]:
         raise MelprintError(f"{path} lists no track; prepare a folder that holds music")
     if missing := set(COLUMNS) - set(rows[0]):
         raise MelprintError(f"{path} lacks the columns {', '.join(sorted(missing))}; prepare the folder again")
-    return [
-        Track(**{**row, "path": folder / row["path"], "num_samples": int(row["num_samples"])})  # type: ignore[arg-type]
-        for row in ({name: row[name] for name in COLUMNS} for row in rows)
-    ]
+    tracks = []
+    for row in rows:
+        try:
+            values: dict[str, Any] = {name: row[name] for name in COLUMNS}
+            values |= {"path": folder / row["path"], "num_samples": int(row["num_samples"])}
+            tracks.append(Track(**values))
+        except (TypeError, ValueError) as error:
+            raise MelprintError(f"{path} has a row that is no track ({error}); prepare the folder again") from error
+    return tracks
 
 
 def of_split(tracks: Iterable[Track], *splits: str) -> list[Track]:

@@ -64,12 +64,13 @@ def prepare(
     sample_rate_hz: int = 8_000,
     min_duration_s: float = 1.0,
     workers: int | None = None,
+    in_place: bool = True,
 ) -> Preparation:
     """Write the prepared form of ``recordings`` to ``out`` with ``manifest.csv`` and ``rejected.csv``.
 
-    A wav that already conforms is used in place. Unreadable, silent and too short files, and those whose
-    samples equal an earlier file's, are left out and listed. A journal in ``out`` lets an interrupted run
-    continue; the manifest appears when all is done.
+    A wav that already conforms is used in place, unless ``in_place`` is false. Unreadable, silent and too
+    short files, and those whose samples equal an earlier file's, are left out and listed. A journal in
+    ``out`` lets an interrupted run continue; the manifest appears when all is done.
 
     Raises:
         MelprintError: no file is usable, or ``out`` cannot be written.
@@ -82,7 +83,7 @@ def prepare(
         advance(len(recordings) - len(todo))
         with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
             futures = {
-                pool.submit(_prepare_one, recording, out, sample_rate_hz, min_duration_s): recording
+                pool.submit(_prepare_one, recording, out, sample_rate_hz, min_duration_s, in_place): recording
                 for recording in todo
             }
             try:
@@ -103,11 +104,14 @@ class _Outcome:
     num_samples: int = 0
     sha256: str = ""
     reason: str = ""
+    written_ns: int = 0
 
 
-def _prepare_one(recording: Recording, out: Path, sample_rate_hz: int, min_duration_s: float) -> _Outcome:
+def _prepare_one(
+    recording: Recording, out: Path, sample_rate_hz: int, min_duration_s: float, in_place: bool
+) -> _Outcome:
     try:
-        in_place = is_prepared(recording.path, sample_rate_hz)
+        in_place = in_place and is_prepared(recording.path, sample_rate_hz)
         if in_place:
             pcm: NDArray[np.int16] = map_pcm(recording.path, sample_rate_hz)
         else:
@@ -126,7 +130,7 @@ def _prepare_one(recording: Recording, out: Path, sample_rate_hz: int, min_durat
         path = out / "wav" / f"{recording.track_id}.wav"
         write_wav(path, pcm, sample_rate_hz)
     digest = hashlib.sha256(np.ascontiguousarray(pcm, "<i2").data).hexdigest()
-    return _Outcome(str(path.resolve()), len(pcm), digest)
+    return _Outcome(str(path.resolve()), len(pcm), digest, written_ns=path.stat().st_mtime_ns)
 
 
 def _conclude(recordings: Iterable[Recording], outcomes: dict[Path, Any], out: Path) -> Preparation:
@@ -179,12 +183,18 @@ class _Journal:
 
     def recall(self, path: Path) -> _Outcome | None:
         entry = self._known.get(str(path))
-        if entry is None or not self._identity(path).items() <= entry.items():
+        try:
+            if entry is None or not self._identity(path).items() <= entry.items():
+                return None
+            outcome = _Outcome(**entry["outcome"])
+            unchanged = outcome.reason or Path(outcome.path).stat().st_mtime_ns == outcome.written_ns
+        except OSError:
             return None
-        outcome = _Outcome(**entry["outcome"])
-        return outcome if outcome.reason or Path(outcome.path).exists() else None
+        return outcome if unchanged else None
 
     def note(self, path: Path, outcome: _Outcome) -> None:
+        if not path.exists():
+            return  # a link to nothing: found unreadable again next time
         self._file.write(json.dumps({**self._identity(path), "outcome": asdict(outcome)}) + "\n")
         self._file.flush()
 

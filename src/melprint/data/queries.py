@@ -14,7 +14,7 @@ from melprint.audio.files import INT16_SCALE, to_int16, write_wav
 from melprint.augment.banks import Surroundings
 from melprint.augment.device import AddNoise, ApplyRoom
 from melprint.data.dataset import copy_window
-from melprint.data.manifest import Track, write_manifest, write_rows
+from melprint.data.manifest import Track, alone, write_manifest, write_rows
 from melprint.errors import MelprintError
 from melprint.progress import progress_bar
 from melprint.randomness import keyed_uniforms
@@ -79,13 +79,15 @@ class QueryRenderer:
 
     def __init__(self, spec: QuerySpec, tracks: Sequence[Track], surroundings: Surroundings) -> None:
         sample_rate_hz = surroundings.sample_rate_hz
-        self.spec, self.sample_rate_hz = spec, sample_rate_hz
+        self.spec, self.sample_rate_hz, self.surroundings = spec, sample_rate_hz, surroundings
         self.context = round(spec.context_s * sample_rate_hz)
         self.room = ApplyRoom(surroundings, spec.room_probability)
         self.noise = AddNoise(surroundings, spec.snr_db)
         if spec.duration_s is None:
             self.tracks = list(tracks)
             return
+        if spec.num_queries < 1:
+            raise MelprintError(f"num_queries must be positive, got {spec.num_queries}")
         length = round(spec.duration_s * sample_rate_hz)
         long_enough = [track for track in tracks if track.num_samples >= length]
         if not long_enough:
@@ -148,8 +150,14 @@ class QueryRenderer:
 
 def write_queries(renderer: QueryRenderer, folder: Path) -> None:
     """Render to ``folder``: wavs, ``manifest.csv`` and ``queries.csv``; done once for the same settings."""
-    settings = repr((renderer.spec, [(track.track_id, track.sha256) for track in renderer.tracks]))
-    settings += repr((renderer.noise.bank.names, renderer.room.bank.names))
+    with alone(folder):
+        _write_queries(renderer, folder)
+
+
+def _write_queries(renderer: QueryRenderer, folder: Path) -> None:
+    around = renderer.surroundings
+    parts = [track for part in (renderer.tracks, around.noise_tracks, around.room_tracks) for track in part]
+    settings = repr((renderer.spec, [(track.track_id, track.num_samples, track.sha256) for track in parts]))
     digest = hashlib.sha256(settings.encode()).hexdigest()
     stamp = folder / SETTINGS
     if stamp.exists() and stamp.read_text() == digest and (folder / QUERIES).exists():

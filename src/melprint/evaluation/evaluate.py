@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melprint.data.manifest import write_rows
+from melprint.data.manifest import replacing, write_rows
 from melprint.errors import MelprintError
 from melprint.evaluation.metrics import Outcome, outcome, recall_against, summary
 from melprint.evaluation.protocol import Trial
 from melprint.index.base import Index
 from melprint.index.exact import ExactIndex
 from melprint.matching.sequence import Matches, match_sequences
-from melprint.progress import progress_bar
+from melprint.progress import console, progress_bar
 from melprint.spec import SegmentSpec
 
 NUM_NEIGHBOURS = 20
@@ -67,7 +67,8 @@ def evaluate(
 ) -> Result:
     """Every index at every length; each query segment is searched once per index.
 
-    Exact search by inner product comes first, as the measure of the others.
+    Exact search comes first, as the measure of the others: the exact index that is asked for, or else one by
+    inner product.  An index that cannot be built on these rows is reported and left out.
 
     Args:
         trial: what is asked.
@@ -93,7 +94,15 @@ def evaluate(
     exact_rates: dict[int, float] = {}
     with progress_bar("evaluate", 1 + len(others)) as advance:
         for index in (oracle, *others):
-            build_s = build_or_load(index, trial, cache, store_digest)
+            try:
+                build_s = build_or_load(index, trial, cache, store_digest)
+            except MelprintError as error:
+                if index is oracle:
+                    raise
+                console.print(f"left out: {error}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+                advance(1)
+                continue
+            bytes_per_vector = index.bytes_per_vector()
             hits = index.search(trial.queries.take(used), NUM_NEIGHBOURS)
             if exact_rows is None:
                 exact_rows = hits.rows
@@ -116,7 +125,7 @@ def evaluate(
                     "recall_at_20": recall,
                     "ann_loss": exact_rates[length] - rates["top1_exact"],
                     "num_vectors": len(trial.references),
-                    "bytes_per_vector": index.bytes_per_vector(),
+                    "bytes_per_vector": bytes_per_vector,
                     "build_s": build_s,
                     **latency[length],
                 }
@@ -139,7 +148,8 @@ def build_or_load(index: Index, trial: Trial, cache: Path, store_digest: str) ->
     build_s = time.perf_counter() - start
     index.save(path)
     if path.exists():
-        note.write_text(json.dumps({"build_s": build_s, **settings}, default=str))
+        with replacing(note) as file:
+            json.dump({"build_s": build_s, **settings}, file, default=str)
     return build_s
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from melprint.errors import MelprintError
 from melprint.fingerprints.store import Store, names, open_foreign, open_store
+from melprint.progress import console
 from melprint.spec import SegmentSpec
 
 
@@ -32,6 +33,10 @@ class TestStores:
         has_dummy = names(dummy_at, "dummy_db")[0].exists()
         if dummy_folder is not None and not has_dummy:
             raise MelprintError(f"{dummy_folder} has no dummy_db.mm")
+        if not has_dummy:
+            console.print(
+                f"{folder} has no dummy_db: only the rows of db are searched", highlight=False, soft_wrap=True
+            )
         stores = cls(opener(folder, "query"), opener(folder, "db"), opener(dummy_at, "dummy_db") if has_dummy else None)
         made_by = {(s.meta.model, s.meta.segment) for s in stores.present() if s.meta is not None}
         if len(made_by) > 1:

@@ -1,18 +1,15 @@
 """The stores of a corpus: distractors, test tracks, and degraded queries."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from melprint.data.corpora.corpus import Corpus
-from melprint.data.manifest import Track, read_manifest
+from melprint.data.manifest import Track, read_manifest, replacing
 from melprint.data.queries import QUERIES, QueryRenderer, QuerySpec, write_queries
 from melprint.errors import MelprintError
 from melprint.fingerprints.extractor import Extraction, Shard, extract, sources_of_tracks
+from melprint.fingerprints.store import names
 from melprint.models.fingerprinter import Fingerprinter
-
-SetName = Literal["dummy_db", "db", "query"]
 
 
 def extract_corpus(
@@ -38,29 +35,52 @@ def extract_corpus(
         raise MelprintError(
             f"the model takes {fingerprinter.segment.sample_rate_hz} Hz, the corpus has {corpus.sample_rate_hz} Hz"
         )
-    done = []
-    for name in sets:
-        match name:
-            case "dummy_db":
-                tracks = corpus.distractors()
-            case "db":
-                tracks = corpus.music_of("test")
-            case "query":
-                tracks = _query_tracks(corpus, folder, queries)
-            case _:
-                raise MelprintError(f"sets are dummy_db, db and query, got {name!r}")
-        sources = sources_of_tracks(tracks, corpus.sample_rate_hz)
-        done.append(extract(fingerprinter, sources, folder, name, dtype=dtype, batch_size=batch_size, shard=shard))
-    return done
+    tracks_of = {name: _tracks(name, corpus, folder, queries) for name in sets}
+    if shard is not None and (fewest := min(map(len, tracks_of.values()))) < shard.count:
+        raise MelprintError(f"{shard.count} shards are more than the {fewest} recordings of a set; take fewer")
+    return [
+        extract(
+            fingerprinter,
+            sources_of_tracks(tracks, corpus.sample_rate_hz),
+            folder,
+            name,
+            dtype=dtype,
+            batch_size=batch_size,
+            shard=shard,
+        )
+        for name, tracks in tracks_of.items()
+    ]
+
+
+def _tracks(name: str, corpus: Corpus, folder: Path, queries: QuerySpec) -> list[Track]:
+    match name:
+        case "dummy_db":
+            return corpus.distractors()
+        case "db":
+            return corpus.music_of("test")
+        case "query":
+            return _query_tracks(corpus, folder, queries)
+    raise MelprintError(f"sets are dummy_db, db and query, got {name!r}")
 
 
 def _query_tracks(corpus: Corpus, folder: Path, queries: QuerySpec) -> list[Track]:
     truth = folder / f"query_{QUERIES}"
     if corpus.queries:
-        truth.unlink(missing_ok=True)
+        _replace_truth(truth, None)
         return corpus.queries
     rendered = corpus.root / ("queries-whole" if queries.duration_s is None else "queries")
     write_queries(QueryRenderer(queries, corpus.music_of("test"), corpus.surroundings("test")), rendered)
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(rendered / QUERIES, truth)
+    _replace_truth(truth, (rendered / QUERIES).read_text(encoding="utf-8"))
     return read_manifest(rendered)
+
+
+def _replace_truth(truth: Path, text: str | None) -> None:
+    """Another truth belongs to other queries: the old query store must not open with it."""
+    if (truth.read_text(encoding="utf-8") if truth.exists() else None) == text:
+        return
+    names(truth.parent, "query")[3].unlink(missing_ok=True)
+    if text is None:
+        truth.unlink(missing_ok=True)
+    else:
+        with replacing(truth) as file:
+            file.write(text)

@@ -40,11 +40,11 @@ class Source:
     read: Callable[[], NDArray[np.int16]]
 
     def identity(self) -> tuple[str, int, int]:
-        """What tells whether the recording is still the same."""
+        """What tells whether the recording is still the same; one that is gone fails when it is read."""
         try:
             status = self.path.stat()
-        except OSError as error:
-            raise MelprintError(f"{self.path} cannot be opened ({error.strerror})") from error
+        except OSError:
+            return self.track_id, -1, -1
         return self.track_id, status.st_size, status.st_mtime_ns
 
 
@@ -101,7 +101,10 @@ def _read_any(path: Path, sample_rate_hz: int) -> NDArray[np.int16]:
         prepared = is_prepared(path, sample_rate_hz)
     except Exception as error:
         raise MelprintError(f"{path}: unreadable ({str(error).splitlines()[0]})") from error
-    return map_pcm(path, sample_rate_hz) if prepared else to_int16(read_mono(path, sample_rate_hz))
+    samples = map_pcm(path, sample_rate_hz) if prepared else to_int16(read_mono(path, sample_rate_hz))
+    if not len(samples):
+        raise MelprintError(f"{path}: holds no audio")
+    return samples
 
 
 @dataclass(frozen=True)
@@ -160,12 +163,13 @@ def extract(
         raise MelprintError(f"batch_size must be positive, got {batch_size}")
     shard = shard or Shard()
     mine = shard.of(sources)
-    if not mine:
-        raise MelprintError(f"there is nothing to fingerprint for {name}: {len(sources)} recordings, {shard}")
+    if len(sources) < shard.count:
+        raise MelprintError(f"{shard.count} shards are more than the {len(sources)} recordings of {name}; take fewer")
     name = shard.name(name)
     model = model_digest(fingerprinter)
-    identities = [source.identity() for source in mine]
-    made_from = hashlib.sha256(json.dumps([model, dtype, batch_size, identities]).encode()).hexdigest()
+    identities = [source.identity() for source in sources]
+    collection = hashlib.sha256(json.dumps([model, dtype, batch_size, identities]).encode()).hexdigest()
+    made_from = shard.name(collection)
     if is_complete(folder, name) and (meta := open_store(folder, name).meta) and meta.made_from == made_from:
         return Extraction(name, len(open_store(folder, name).tracks), meta.rows, was_there=True)
     try:

@@ -1,11 +1,11 @@
 """A store in the making.  Axes: N rows · D fingerprint size."""
 
+import csv
 import json
 import os
 import shutil
 import subprocess
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -119,15 +119,16 @@ class StoreWriter:
         return open_store(self.folder, self.name)
 
     def _recall(self, journal: Path) -> None:
-        kept = []
-        for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else ():
+        good = 0
+        for line in journal.read_bytes().splitlines(keepends=True) if journal.exists() else ():
             try:
                 entry = json.loads(line)
             except json.JSONDecodeError:
                 break  # cut short by the interruption
             self._remember(Rejected(**entry) if "reason" in entry else StoredTrack(**entry))
-            kept.append(line)
-        journal.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            good += len(line)
+        if journal.exists():
+            os.truncate(journal, good)
 
     def _note(self, entry: StoredTrack | Rejected) -> None:
         self._journal.write(json.dumps(asdict(entry)) + "\n")
@@ -149,9 +150,10 @@ def merge_shards(folder: Path, name: str, count: int) -> Store:
     """
     shards = [open_store(folder, f"{name}-{number}of{count}") for number in range(1, count + 1)]
     metas = [shard.meta for shard in shards if shard.meta is not None]
-    if len({(meta.segment, meta.model, meta.dtype, meta.dim) for meta in metas}) != 1:
+    collections = {meta.made_from.removesuffix(f"-{number}of{count}") for number, meta in enumerate(metas, 1)}
+    if len(collections) != 1:
         raise MelprintError(
-            f"the shards of {folder / name} were made by different models or settings; generate them again"
+            f"the shards of {folder / name} were made of different recordings or models; generate them again"
         )
     partial = folder / f".{name}.merging"
     tracks: list[StoredTrack] = []
@@ -163,9 +165,14 @@ def merge_shards(folder: Path, name: str, count: int) -> Store:
                 with (folder / f"{shard.name}.mm").open("rb") as rows:
                     shutil.copyfileobj(rows, out, 1 << 24)
         meta = replace(
-            metas[0], rows=sum(meta.rows for meta in metas), digest=file_digest(partial), made_from=_joined(metas)
+            metas[0],
+            rows=sum(meta.rows for meta in metas),
+            digest=file_digest(partial),
+            made_from=collections.pop(),
         )
         install(folder, name, partial, tracks, meta)
+        if rejected := [row for shard in shards for row in _read_rejected(folder, shard.name)]:
+            write_rows(folder / f"{name}_rejected.csv", ["path", "reason"], rejected)
     except OSError as error:
         raise MelprintError(
             f"the shards cannot be merged to {folder / name} ({error.strerror}); make room and try again"
@@ -178,8 +185,12 @@ def merge_shards(folder: Path, name: str, count: int) -> Store:
     return open_store(folder, name)
 
 
-def _joined(metas: Sequence[StoreMeta]) -> str:
-    return "+".join(meta.made_from[:16] for meta in metas)
+def _read_rejected(folder: Path, name: str) -> list[list[str]]:
+    path = folder / f"{name}_rejected.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))[1:]
 
 
 def source_commit() -> str:

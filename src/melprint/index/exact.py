@@ -36,7 +36,7 @@ class ExactIndex:
         self.rows = rows
 
     def search(self, queries_QD: NDArray[np.float32], k: int) -> Hits:
-        """The ``k`` nearest rows of each query segment; equal ones in the order of their rows."""
+        """The ``k`` nearest rows of each query segment; equally near ones in any order."""
         if self.rows is None:
             raise MelprintError(f"index {self.name} is empty; build it first")
         found = [

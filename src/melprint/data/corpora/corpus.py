@@ -9,16 +9,17 @@ from typing import Protocol
 
 from melprint.audio.files import find_recordings, map_pcm
 from melprint.augment.banks import Surroundings
-from melprint.data.corpora.noise import PackageNoise, PinkNoise, train_and_test_files
+from melprint.data.corpora.noise import FolderNoise, PackageNoise, PinkNoise, train_and_test_files
 from melprint.data.corpora.packages import fetch_packages, licence_text
 from melprint.data.corpora.rooms import measured_rooms, simulate_rooms
-from melprint.data.manifest import MANIFEST, Track, of_split, read_manifest, write_manifest
+from melprint.data.manifest import MANIFEST, Track, alone, of_split, read_manifest, write_manifest
 from melprint.data.prepare import Preparation, Recording, prepare, recordings_of
 from melprint.errors import MelprintError
 from melprint.progress import console, progress_bar
 
 SETTINGS = ".settings.sha256"
 MIN_NOISE_S = 0.25
+PACKAGES = "packages"  # unpacked here until all is prepared
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,6 @@ class PackageCorpus:
 
     Attributes:
         root: folder of the prepared corpus.
-        cache: folder in which packages are unpacked; emptied when all is prepared.
         packages: the packages of each split.
         noise: where noise comes from.
         rooms: where rooms come from.
@@ -107,7 +107,6 @@ class PackageCorpus:
     """
 
     root: str
-    cache: str
     packages: Mapping[str, Sequence[str]]
     noise: PackageNoise
     rooms: Rooms
@@ -116,23 +115,30 @@ class PackageCorpus:
 
     def prepare(self) -> Corpus:
         """Fetch and prepare what is not there yet."""
-        root, cache = Path(self.root), Path(self.cache)
-        music = _once(root / "music", repr((self.packages, self.min_duration_s)), self._prepare_music)
-        corpus = _with_noise_and_rooms(root, cache, music, self.noise, self.rooms, self.sample_rate_hz)
-        shutil.rmtree(cache, ignore_errors=True)
-        return corpus
+        root = Path(self.root)
+        with alone(root):
+            settings = repr((self.packages, self.min_duration_s, self.sample_rate_hz))
+            music = _once(root / "music", settings, self._prepare_music)
+            return _with_noise_and_rooms(root, music, self.noise, self.rooms, self.sample_rate_hz)
 
     def _prepare_music(self, out: Path) -> Preparation:
         split_of = {name: split for split, names in self.packages.items() for name in names}
         recordings = []
-        for name, folder in fetch_packages(list(split_of), Path(self.cache)).items():
+        for name, folder in fetch_packages(list(split_of), Path(self.root) / PACKAGES).items():
             licence = out / "licences" / f"{name}.txt"
             licence.parent.mkdir(parents=True, exist_ok=True)
             licence.write_text(licence_text(folder), encoding="utf-8")
             for path in find_recordings(folder):
                 track_id = f"{name}/{path.relative_to(folder).as_posix()}"
                 recordings.append(Recording(path, track_id, split_of[name], f"debian:{name}", f"licences/{name}.txt"))
-        return prepare(recordings, out, sample_rate_hz=self.sample_rate_hz, min_duration_s=self.min_duration_s)
+        # Unpacked packages are removed afterwards: nothing can be used in place.
+        return prepare(
+            recordings,
+            out,
+            sample_rate_hz=self.sample_rate_hz,
+            min_duration_s=self.min_duration_s,
+            in_place=False,
+        )
 
 
 @dataclass(frozen=True)
@@ -141,8 +147,7 @@ class FolderCorpus:
 
     Attributes:
         music: any folder of recordings, or one that ``melprint prepare`` has made.
-        root: folder of the prepared corpus.
-        cache: folder in which packages are unpacked, where noise or rooms come from some.
+        root: folder of the prepared corpus; by default one below ``data`` that is named after the music.
         noise: where noise comes from.
         rooms: where rooms come from.
         val: share of the tracks for validation.
@@ -152,8 +157,7 @@ class FolderCorpus:
     """
 
     music: str
-    root: str
-    cache: str
+    root: str | None = None
     noise: NoiseSource = field(default_factory=PinkNoise)
     rooms: Rooms = field(default_factory=Rooms)
     val: float = 0.1
@@ -163,17 +167,21 @@ class FolderCorpus:
 
     def prepare(self) -> Corpus:
         """Prepare what is not there yet."""
-        source, root = Path(self.music), Path(self.root)
-        if (source / MANIFEST).exists():
-            music = read_manifest(source)
-        else:
-            files = [(str(path), path.stat().st_mtime_ns) for path in find_recordings(source)]
-            settings = repr((files, self.val, self.test, self.min_duration_s))
-            music = _once(root / "music", settings, self._prepare_music)
-        return _with_noise_and_rooms(root, Path(self.cache), music, self.noise, self.rooms, self.sample_rate_hz)
+        source = Path(self.music).expanduser()
+        if not source.is_dir():
+            raise MelprintError(f"{source} is not a folder; give the one that holds your music as data.corpus.music")
+        key = hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:8]
+        root = Path(self.root or f"data/folder-{source.resolve().name}-{key}")
+        with alone(root):
+            if (source / MANIFEST).exists():
+                music = read_manifest(source)
+            else:
+                settings = repr((_listed(source), self.val, self.test, self.min_duration_s, self.sample_rate_hz))
+                music = _once(root / "music", settings, self._prepare_music)
+            return _with_noise_and_rooms(root, music, self.noise, self.rooms, self.sample_rate_hz)
 
     def _prepare_music(self, out: Path) -> Preparation:
-        recordings = recordings_of(Path(self.music), val=self.val, test=self.test)
+        recordings = recordings_of(Path(self.music).expanduser(), val=self.val, test=self.test)
         return prepare(recordings, out, sample_rate_hz=self.sample_rate_hz, min_duration_s=self.min_duration_s)
 
 
@@ -214,14 +222,14 @@ class NafpCorpus:
                 for path in find_recordings(folders["test"].parent / "query")
             ]
         )
-        if len(queries) != sum(track.split == "test" for track in tracks):
-            raise MelprintError(f"{folders['test'].parent}: {len(queries)} queries for another number of db files")
+        if [q.path.name for q in queries] != [track.path.name for track in tracks if track.split == "test"]:
+            raise MelprintError(f"{folders['test'].parent}: query and db must hold files of the same names")
         noise = self._list(train_and_test_files(base / "aug" / "bg"))
         rooms = self._list(train_and_test_files(base / "aug" / "ir"))
         root = Path(self.root)
         root.mkdir(parents=True, exist_ok=True)
         write_manifest(root, tracks)
-        return Corpus(root, tracks, noise, rooms, queries)
+        return Corpus(root, tracks, noise, rooms, queries, self.sample_rate_hz)
 
     def _list(self, recordings: Sequence[Recording]) -> list[Track]:
         tracks = []
@@ -236,22 +244,30 @@ class NafpCorpus:
 
 
 def _with_noise_and_rooms(
-    root: Path, cache: Path, music: list[Track], noise: NoiseSource, rooms: Rooms, sample_rate_hz: int
+    root: Path, music: list[Track], noise: NoiseSource, rooms: Rooms, sample_rate_hz: int
 ) -> Corpus:
+    packages = root / PACKAGES
+
     def prepare_noise(out: Path) -> Preparation:
-        recordings = noise.recordings(cache, out / "made", sample_rate_hz)
+        recordings = noise.recordings(packages, out / "made", sample_rate_hz)
         return prepare(recordings, out, sample_rate_hz=sample_rate_hz, min_duration_s=MIN_NOISE_S)
 
     def prepare_rooms(out: Path) -> Preparation:
-        recordings = rooms.recordings(cache, out / "made", sample_rate_hz)
+        recordings = rooms.recordings(packages, out / "made", sample_rate_hz)
         return prepare(recordings, out, sample_rate_hz=sample_rate_hz, min_duration_s=0.0)
 
-    return Corpus(
-        root,
-        music,
-        _once(root / "noise", repr(noise), prepare_noise),
-        _once(root / "rooms", repr(rooms), prepare_rooms),
-    )
+    own_noise = _listed(Path(noise.path)) if isinstance(noise, FolderNoise) else []
+    own_rooms = _listed(Path(rooms.folder)) if rooms.folder is not None else []
+    noise_tracks = _once(root / "noise", repr((noise, own_noise, sample_rate_hz)), prepare_noise)
+    room_tracks = _once(root / "rooms", repr((rooms, own_rooms, sample_rate_hz)), prepare_rooms)
+    shutil.rmtree(packages, ignore_errors=True)
+    return Corpus(root, music, noise_tracks, room_tracks, sample_rate_hz=sample_rate_hz)
+
+
+def _listed(folder: Path) -> list[tuple[str, int]]:
+    """What tells whether the user's files are still the same; a file that cannot be opened counts as such."""
+    paths = find_recordings(folder)
+    return [(str(path), path.stat().st_mtime_ns if path.exists() else 0) for path in paths]
 
 
 def _once(folder: Path, settings: str, make: "_Maker") -> list[Track]:

@@ -108,8 +108,12 @@ def train_and_test_files(folder: Path) -> list[Recording]:
         root = next((folder / name for name in names if (folder / name).is_dir()), None)
         if root is None:
             raise MelprintError(f"{folder} needs the folders train and test, so that none is used for both")
-        for number, path in enumerate(find_recordings(root)):
-            split = "val" if side == "train" and number % VAL_EVERY == VAL_EVERY - 1 else side
+        paths = find_recordings(root)
+        if side == "train" and len(paths) < 2:
+            raise MelprintError(f"{root} holds one file, and validation needs one of its own; add another")
+        every = min(VAL_EVERY, len(paths))
+        for number, path in enumerate(paths):
+            split = "val" if side == "train" and number % every == every - 1 else side
             result.append(Recording(path, path.relative_to(folder).as_posix(), split, str(path)))
     return result
 

@@ -78,7 +78,10 @@ def _fetch(name: str, cache: Path, options: Sequence[str]) -> None:
         )
         archives = list(download.glob("*.deb"))
         if answer.returncode or not archives:
-            return
+            if "Unable to locate package" in answer.stderr or "has no installation candidate" in answer.stderr:
+                return
+            reason = (answer.stderr.strip() or answer.stdout.strip()).splitlines()[-1:]
+            raise MelprintError(f"{name} cannot be downloaded: {' '.join(reason)}; run the same command again to go on")
         unpacked = download / "unpacked"
         subprocess.run(["dpkg-deb", "-x", str(archives[0]), str(unpacked)], capture_output=True, check=True)
         unpacked.rename(cache / name)

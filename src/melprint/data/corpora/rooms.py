@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melprint.audio.files import INT16_SCALE, read_mono, write_wav
+from melprint.audio.responses import from_direct_sound
 from melprint.data.corpora.packages import fetch_packages
 from melprint.data.prepare import Recording
 from melprint.progress import progress_bar
@@ -112,6 +113,6 @@ def measured_rooms(
 
 
 def response_to_int16(response_K: Sequence[float] | NDArray[np.floating]) -> NDArray[np.int16]:
-    """Scale a response to full range: its level carries no information, and 16 bits are few."""
-    response = np.asarray(response_K, np.float32)
+    """A response from its direct sound on, scaled to full range: 16 bits are few for what decays."""
+    response = from_direct_sound(np.asarray(response_K, np.float32))
     return np.rint(response / np.abs(response).max() * (INT16_SCALE - 1)).astype(np.int16)
