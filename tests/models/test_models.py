@@ -10,7 +10,7 @@ import melprint
 from melprint.errors import MelprintError
 from melprint.models import build_fingerprinter, model_digest
 from melprint.models.compact import CompactEncoder
-from melprint.models.nafp import NafpEncoder, SameConv
+from melprint.models.nafp import ElementNorm, NafpEncoder, SameConv
 from melprint.models.projection import DivideAndEncode
 
 NAFP = {"_target_": "melprint.models.nafp.NafpEncoder"}
@@ -49,6 +49,16 @@ def test_normalisation_uses_the_epsilon_of_keras() -> None:
     norms = [module for module in NafpEncoder((32, 32), 4).modules() if isinstance(module, nn.LayerNorm)]
     assert len(norms) == 16
     assert {norm.eps for norm in norms} == {1e-3}
+
+
+def test_the_element_norm_is_layer_normalisation_over_all_three_axes() -> None:
+    norm, plain = ElementNorm((5, 4, 3), eps=1e-3), nn.LayerNorm((5, 4, 3), eps=1e-3)
+    with torch.no_grad():
+        for ours, theirs in zip(norm.parameters(), plain.parameters(), strict=True):
+            theirs.copy_(ours.normal_())
+    features = torch.randn(2, 5, 4, 3)
+    torch.testing.assert_close(norm(features), plain(features))
+    torch.testing.assert_close(norm(features.to(memory_format=torch.channels_last)), plain(features))
 
 
 @pytest.mark.parametrize("norm", ["layer_norm2d", "layer_norm1d", "batch_norm"])
