@@ -117,7 +117,8 @@ def test_real_music_noise_and_rooms_come_from_packages(tmp_path: Path) -> None:
     assert {track.split for track in corpus.music} == {"train", "test"}
     assert len(corpus.music) >= 8
     assert all(track.num_samples >= 30 * RATE for track in corpus.music)
-    assert "Copyright" in (corpus.root / "music" / corpus.music[0].licence).read_text()
+    assert "Copyright" in (corpus.root / corpus.music[0].licence).read_text()
+    assert all((corpus.root / part).exists() for t in corpus.noise for part in t.licence.split() if "/" in part)
     kinds = {(track.track_id.split("/")[0], track.split) for track in corpus.noise}
     assert kinds == {(k, s) for k in ("speech", "babble", "effects", "pink") for s in ("train", "val", "test")}
     assert sum(track.source == "debian:jconvolver-config-files" for track in corpus.rooms) == 2

@@ -10,7 +10,7 @@ from typing import Protocol
 from melprint.audio.files import find_recordings, map_pcm
 from melprint.augment.banks import Surroundings
 from melprint.data.corpora.noise import FolderNoise, PackageNoise, PinkNoise, train_and_test_files
-from melprint.data.corpora.packages import fetch_packages, licence_text
+from melprint.data.corpora.packages import fetch_packages, licence_of
 from melprint.data.corpora.rooms import measured_rooms, simulate_rooms
 from melprint.data.manifest import MANIFEST, Track, alone, of_split, read_manifest, write_manifest
 from melprint.data.prepare import Preparation, Recording, prepare, recordings_of
@@ -125,12 +125,9 @@ class PackageCorpus:
         split_of = {name: split for split, names in self.packages.items() for name in names}
         recordings = []
         for name, folder in fetch_packages(list(split_of), Path(self.root) / PACKAGES).items():
-            licence = out / "licences" / f"{name}.txt"
-            licence.parent.mkdir(parents=True, exist_ok=True)
-            licence.write_text(licence_text(folder), encoding="utf-8")
             for path in find_recordings(folder):
                 track_id = f"{name}/{path.relative_to(folder).as_posix()}"
-                recordings.append(Recording(path, track_id, split_of[name], f"debian:{name}", f"licences/{name}.txt"))
+                recordings.append(Recording(path, track_id, split_of[name], f"debian:{name}", licence_of(name)))
         # Unpacked packages are removed afterwards: nothing can be used in place.
         return prepare(
             recordings,

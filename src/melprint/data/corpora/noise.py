@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melprint.audio.files import find_recordings, read_mono, to_int16, write_wav
-from melprint.data.corpora.packages import fetch_packages
+from melprint.data.corpora.packages import fetch_packages, licence_of
 from melprint.data.corpora.rooms import SPLIT_KEY
 from melprint.data.prepare import Recording
 from melprint.errors import MelprintError
@@ -57,10 +57,11 @@ class PackageNoise:
                     rng = rng_for(0, SPLIT_KEY[split], len(kind))
                     streams = _streams(clips, sample_rate_hz, rng)
                     source = " ".join(f"debian:{root.name}" for root in roots)
-                    result += _write(folder, kind, split, streams, sample_rate_hz, source)
+                    licence = " ".join(licence_of(root.name) for root in roots)
+                    result += _write(folder, kind, split, streams, sample_rate_hz, source, licence)
                     if kind == "speech":
                         babbles = _babbles(streams, rng)
-                        result += _write(folder, "babble", split, babbles, sample_rate_hz, source)
+                        result += _write(folder, "babble", split, babbles, sample_rate_hz, source, licence)
                     advance(1)
         return result
 
@@ -77,7 +78,7 @@ class PinkNoise:
             streams = [
                 pink_noise(round(STREAM_S * sample_rate_hz), rng_for(1, key, number)) for number in range(NUM_PINK)
             ]
-            result += _write(folder, "pink", split, streams, sample_rate_hz, "generated")
+            result += _write(folder, "pink", split, streams, sample_rate_hz, "generated", "generated")
         return result
 
 
@@ -167,12 +168,18 @@ def _babbles(streams: Sequence[NDArray[np.float32]], rng: np.random.Generator) -
 
 
 def _write(
-    folder: Path, kind: str, split: str, streams: Sequence[NDArray[np.float32]], sample_rate_hz: int, source: str
+    folder: Path,
+    kind: str,
+    split: str,
+    streams: Sequence[NDArray[np.float32]],
+    sample_rate_hz: int,
+    source: str,
+    licence: str,
 ) -> list[Recording]:
     result = []
     for number, stream in enumerate(streams):
         name = f"{kind}/{split}-{number:03d}"
         path = folder / f"{name}.wav"
         write_wav(path, to_int16(stream), sample_rate_hz)
-        result.append(Recording(path, name, split, source, "see licences"))
+        result.append(Recording(path, name, split, source, licence))
     return result

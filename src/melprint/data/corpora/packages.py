@@ -14,7 +14,7 @@ LISTS_MAX_AGE_S = 24 * 3600
 
 
 def fetch_packages(names: Sequence[str], cache: Path) -> dict[str, Path]:
-    """Download and unpack packages below ``cache``; gives the folder of each.
+    """Download and unpack packages below ``cache``; gives the folder of each.  Licences go beside ``cache``.
 
     A package that the machine's release does not have is reported and left out.
 
@@ -45,10 +45,18 @@ def fetch_packages(names: Sequence[str], cache: Path) -> dict[str, Path]:
     return found
 
 
-def licence_text(package: Path) -> str:
-    """The copyright file of an unpacked package, or an empty string where it has none of its own."""
-    path = package / "usr/share/doc" / package.name / "copyright"
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+def licence_of(name: str) -> str:
+    """The file that holds a package's terms, relative to the folder of its corpus."""
+    return f"licences/{name}.txt"
+
+
+def _keep_licence(name: str, package: Path, corpus: Path) -> None:
+    """Copy the package's copyright file, where it has one of its own, to where it stays."""
+    source, target = package / "usr/share/doc" / name / "copyright", corpus / licence_of(name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(
+        source.read_text("utf-8", "replace") if source.is_file() else f"see the package {name}\n", "utf-8"
+    )
 
 
 def _refresh_lists(cache: Path) -> list[str]:
@@ -84,6 +92,7 @@ def _fetch(name: str, cache: Path, options: Sequence[str]) -> None:
             raise MelprintError(f"{name} cannot be downloaded: {' '.join(reason)}; run the same command again to go on")
         unpacked = download / "unpacked"
         subprocess.run(["dpkg-deb", "-x", str(archives[0]), str(unpacked)], capture_output=True, check=True)
+        _keep_licence(name, unpacked, cache.parent)
         unpacked.rename(cache / name)
     except subprocess.CalledProcessError as error:
         raise MelprintError(f"{name} cannot be unpacked: {error.stderr.decode(errors='replace').strip()}") from error

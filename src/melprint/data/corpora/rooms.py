@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from melprint.audio.files import INT16_SCALE, read_mono, write_wav
 from melprint.audio.responses import from_direct_sound
-from melprint.data.corpora.packages import fetch_packages
+from melprint.data.corpora.packages import fetch_packages, licence_of
 from melprint.data.prepare import Recording
 from melprint.progress import progress_bar
 from melprint.randomness import rng_for
@@ -108,7 +108,7 @@ def measured_rooms(
                 target = folder / f"{name}.wav"
                 if not target.exists():
                     write_wav(target, response_to_int16(read_mono(path, sample_rate_hz)), sample_rate_hz)
-                recordings.append(Recording(target, name, split, f"debian:{package}", f"licences/{package}.txt"))
+                recordings.append(Recording(target, name, split, f"debian:{package}", licence_of(package)))
     return recordings
 
 
