@@ -22,7 +22,7 @@ EXHAUSTIVE = {
 }
 APPROXIMATE = {
     "ivfpq": partial(FaissIndex, "IVF4,PQ4x4", "ivfpq", search={"nprobe": 4}),
-    "ivfpq-rr": partial(FaissIndex, "IVF4,PQ4+4", "ivfpq-rr", search={"nprobe": 4}),
+    "ivfpq-rr": partial(FaissIndex, "IVF4,PQ4x4+4x4", "ivfpq-rr", search={"nprobe": 4}),
 }
 
 
@@ -75,6 +75,21 @@ def test_compressed_indexes_are_smaller_and_mostly_right(name: str, rng: np.rand
     hits = index.search(centres, 10)
     assert np.mean(hits.rows % 40 == np.arange(40)[:, None]) > 0.9
     assert index.bytes_per_vector() < 32
+
+
+def test_refinement_has_the_bits_that_are_named(rng: np.random.Generator, tmp_path: Path) -> None:
+    """faiss's own factory string, of eight bits, is the twin."""
+    rows = Rows([rng.standard_normal((3_000, 16), dtype=np.float32)])
+    bits = {}
+    for factory in ("IVF4,PQ4x4+4x4", "IVF4,PQ4+4"):
+        index = FaissIndex(factory, "index", search={"nprobe": 4})
+        index.build(rows)
+        index.save(tmp_path / "index")
+        index.load(tmp_path / "index", rows)
+        assert index.search(rows.take(np.arange(5)), 3).rows[:, 0].tolist() == list(range(5))
+        refine = index.index.refine_pq
+        bits[factory] = (refine.M, refine.nbits)
+    assert bits == {"IVF4,PQ4x4+4x4": (4, 4), "IVF4,PQ4+4": (4, 8)}
 
 
 @pytest.mark.parametrize("name", ["ip", "flat"])

@@ -1,5 +1,6 @@
 """Indexes of faiss, from a factory string and search parameters."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,13 +14,15 @@ from melprint.index.base import Hits
 from melprint.randomness import rng_for
 
 MAX_TRAIN_ROWS = 10_000_000
+# IVFPQ with refinement: faiss's own factory strings can say the parts of the refinement but not their bits.
+REFINED = re.compile(r"IVF(\d+),PQ(\d+)x(\d+)\+(\d+)x(\d+)")
 
 
 class FaissIndex:
     """An index that ``faiss.index_factory`` can make.
 
     Args:
-        factory: e.g. ``IVF256,PQ64x8``.
+        factory: e.g. ``IVF256,PQ64x8``; also ``IVF256,PQ64x8+4x4``, a refinement of 4 parts of 4 bits.
         name: as it stands in tables.
         metric: ``l2`` (as published for neural-audio-fp) or ``ip``.
         construction: attributes set before training, as ``faiss.ParameterSpace`` names them, e.g. ``efConstruction``.
@@ -50,11 +53,8 @@ class FaissIndex:
         Raises:
             MelprintError: faiss does not know the factory string, or there are too few rows to train on.
         """
-        faiss = self.faiss
         try:
-            index = faiss.index_factory(
-                rows.dim, self.factory, faiss.METRIC_INNER_PRODUCT if self.metric == "ip" else faiss.METRIC_L2
-            )
+            index = self._empty(rows.dim)
             self._prepare_training(index)
             self._set(index, self.construction)
             if not index.is_trained:
@@ -113,6 +113,19 @@ class FaissIndex:
         """Size of the serialised index divided by its rows."""
         return len(self.faiss.serialize_index(self.index)) / self.index.ntotal
 
+    def _empty(self, dim: int) -> Any:
+        faiss = self.faiss
+        metric = faiss.METRIC_INNER_PRODUCT if self.metric == "ip" else faiss.METRIC_L2
+        refined = REFINED.fullmatch(self.factory)
+        if refined is None:
+            return faiss.index_factory(dim, self.factory, metric)
+        num_lists, num_parts, bits, refine_parts, refine_bits = map(int, refined.groups())
+        coarse = faiss.IndexFlat(dim, metric)
+        index = faiss.IndexIVFPQR(coarse, dim, num_lists, num_parts, bits, refine_parts, refine_bits)
+        index.own_fields = True  # the index frees its quantiser ...
+        coarse.this.disown()  # ... and Python does not
+        return index
+
     def _training_rows(self, rows: Rows, train_rows: int | None) -> NDArray[np.float32]:
         available = train_rows or len(rows)
         if available <= self.max_train_rows:
@@ -127,8 +140,9 @@ class FaissIndex:
         inner = self.faiss.downcast_index(inner)
         # faiss warns on standard error, once a sub-quantiser, below 39 rows a centroid; tables say how many rows.
         inner.cp.min_points_per_centroid = 1
-        if hasattr(inner, "pq"):
-            inner.pq.cp.min_points_per_centroid = 1
+        for quantizer in (getattr(inner, name, None) for name in ("pq", "refine_pq")):
+            if quantizer is not None:
+                quantizer.cp.min_points_per_centroid = 1
         # Simulated annealing of the codebooks for minutes, for a filter that is never switched on.
         if hasattr(inner, "do_polysemous_training"):
             inner.do_polysemous_training = False
