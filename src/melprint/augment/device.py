@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from melprint.audio.convolution import convolve_spectra
-from melprint.audio.files import INT16_SCALE
 from melprint.audio.levels import SILENCE_RMS, mix_at_snr
 from melprint.augment.banks import Surroundings
 from melprint.augment.chain import SegmentBatch, Views, WindowSpec
+from melprint.augment.cutting import cut_views
 from melprint.augment.masks import NUM_MASK_DRAWS
 from melprint.errors import MelprintError
 from melprint.spec import SegmentSpec
@@ -133,13 +133,7 @@ class DeviceChain(nn.Module):
     @torch.no_grad()
     def forward(self, batch: SegmentBatch) -> Views:
         """The views of each item."""
-        anchor_shift, replica_shift = shifts_of(batch, self.window, self.num_replicas)
-        samples = self.window.segment.num_samples
-        anchors = crop(batch.windows, self.window.before + anchor_shift, samples)
-        start = self.window.margin + anchor_shift[:, None] + replica_shift
-        repeated = batch.windows.repeat_interleave(self.num_replicas, dim=0)
-        waves = crop(repeated, start.flatten(), self.window.context + samples)
-        mask_draws, replica_draws = split_draws(batch.draws, self.num_replicas)
+        anchors, waves, mask_draws, replica_draws = cut_views(batch, self.window, self.num_replicas)
         draws = replica_draws.flatten(0, 1)[:, 1:]
         for transform in self.transforms:
             num_draws = _num_draws(transform)
@@ -154,34 +148,3 @@ def _num_draws(transform: nn.Module) -> int:
     if not isinstance(num_draws, int):
         raise MelprintError(f"{type(transform).__name__} does not say how many draws it needs (num_draws)")
     return num_draws
-
-
-def split_draws(draws_BK: Tensor, num_replicas: int) -> tuple[Tensor, Tensor]:
-    """Draws for masks ``(B, 1 + R, M)`` and for replicas ``(B, R, .)``; column 0 is the anchor's shift."""
-    masks = NUM_MASK_DRAWS * (1 + num_replicas)
-    return (
-        draws_BK[:, 1 : 1 + masks].unflatten(1, (1 + num_replicas, NUM_MASK_DRAWS)),
-        draws_BK[:, 1 + masks :].unflatten(1, (num_replicas, -1)),
-    )
-
-
-def shifts_of(batch: SegmentBatch, window: WindowSpec, num_replicas: int) -> tuple[Tensor, Tensor]:
-    """Time offsets in samples: of the anchors ``(B,)`` and of the replicas from their anchors ``(B, R)``.
-
-    Uniform within the window's limits and within the track.
-    """
-    _, replica_draws = split_draws(batch.draws, num_replicas)
-    anchor_limit = window.segment.to_samples(window.anchor_shift_s)
-    replica_limit = window.segment.to_samples(window.replica_shift_s)
-    low = -batch.slack_before.clamp_max(anchor_limit)
-    high = batch.slack_after.clamp_max(anchor_limit)
-    anchor = low + (batch.draws[:, 0] * (high - low + 1)).long()
-    low = -(batch.slack_before + anchor).clamp_max(replica_limit)[:, None]
-    high = (batch.slack_after - anchor).clamp_max(replica_limit)[:, None]
-    return anchor, low + (replica_draws[:, :, 0] * (high - low + 1)).long()
-
-
-def crop(windows_BW: Tensor, start_B: Tensor, num_samples: int) -> Tensor:
-    """Float32 crops ``(B, num_samples)`` of int16 windows, each from its own start."""
-    index = start_B[:, None] + torch.arange(num_samples, device=start_B.device)
-    return windows_BW.gather(1, index).float() / INT16_SCALE

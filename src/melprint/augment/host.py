@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from melprint.augment.banks import Surroundings
 from melprint.augment.chain import SegmentBatch, Views, WindowSpec
-from melprint.augment.device import crop, shifts_of, split_draws
+from melprint.augment.cutting import cut_views
 from melprint.augment.masks import NUM_MASK_DRAWS
 from melprint.spec import SegmentSpec
 
@@ -44,15 +44,9 @@ class HostChain:
 
     def __call__(self, batch: SegmentBatch) -> Views:
         """The views of each item."""
-        anchor_shift, replica_shift = shifts_of(batch, self.window, self.num_replicas)
-        samples = self.window.segment.num_samples
-        anchors = crop(batch.windows, self.window.before + anchor_shift, samples)
-        start = self.window.margin + anchor_shift[:, None] + replica_shift
-        repeated = batch.windows.repeat_interleave(self.num_replicas, dim=0)
-        waves = crop(repeated, start.flatten(), self.window.context + samples).numpy()
-        mask_draws, replica_draws = split_draws(batch.draws, self.num_replicas)
+        anchors, waves, mask_draws, replica_draws = cut_views(batch, self.window, self.num_replicas)
         seeds = (replica_draws[..., 1].flatten() * 2**32).long().tolist()
-        degraded = np.stack([self._degrade(wave, seed) for wave, seed in zip(waves, seeds, strict=True)])
+        degraded = np.stack([self._degrade(wave, seed) for wave, seed in zip(waves.numpy(), seeds, strict=True)])
         return Views(anchors, torch.from_numpy(degraded).unflatten(0, (-1, self.num_replicas)), mask_draws)
 
     def _degrade(self, wave: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
