@@ -16,10 +16,11 @@ def main(cfg: DictConfig) -> float:
     from hydra.core.hydra_config import HydraConfig
 
     from melprint.build import (
-        clear_old_run,
         corpus_from,
         data_from,
+        make_room,
         module_from,
+        note_finished,
         seed_from,
         starting_point,
         trainer_from,
@@ -34,8 +35,9 @@ def main(cfg: DictConfig) -> float:
     data = data_from(cfg, corpus, module)
     trainer = trainer_from(cfg, corpus, module, out)
     if ckpt_path is None:
-        clear_old_run(out)
+        make_room(out, overwrite=cfg.overwrite)
     trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+    note_finished(trainer, out)
     console.print(f"best checkpoint: {out / 'checkpoints' / 'best.ckpt'}", soft_wrap=True)
     return float(trainer.callback_metrics.get("val/top1_exact", float("nan")))
 

@@ -93,9 +93,10 @@ def test_train_generate_evaluate_and_generate_again_after_a_kill(work: Path, alb
     assert again.returncode == 0, again.stderr
     assert {path.name: path.read_bytes() for path in stores.iterdir() if path.suffix != ".json"} == before
 
-    fails_with(run(work, "train.py", *SMALL, music, *SMALL_TRAINING), "already holds a run")
-    other = run(work, "train.py", *SMALL, music, *SMALL_TRAINING, "seed=1", "overwrite=true")
+    other = run(work, "train.py", *SMALL, music, *SMALL_TRAINING, "seed=1")
     assert other.returncode == 0, other.stderr
+    assert "are now in" in other.stderr
+    assert {path.name for path in (run_folder / "checkpoints-1").iterdir()} == {"best.ckpt", "last.ckpt"}
     unfit = run(work, "evaluate.py", f"store={stores}", f"ckpt={run_folder}/checkpoints/best.ckpt", "index=[ip]")
     fails_with(unfit, "was made by another model")
 
@@ -154,3 +155,11 @@ def test_the_command_prepares_a_folder(album_folder: Path, tmp_path: Path) -> No
     assert not (tmp_path / "out2").exists()
     soundfile.write(tmp_path / "empty" / "short.wav", np.zeros(10), 8_000)
     fails_with(melprint("prepare", str(tmp_path / "empty"), str(tmp_path / "out2")), "none of 1 files can be used")
+
+
+def test_an_unfinished_run_is_not_lost_by_accident(work: Path) -> None:
+    last = work / "runs" / "unfinished" / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.touch()
+    fails_with(run(work, "train.py", "name=unfinished"), "holds an unfinished run; go on with ckpt_path=last")
+    assert last.exists()

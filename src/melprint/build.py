@@ -4,6 +4,7 @@ import logging
 import shutil
 import warnings
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,12 @@ from melprint.index.base import Index
 from melprint.index.exact import ExactIndex
 from melprint.models.checkpoint import load, model_digest
 from melprint.models.fingerprinter import build_fingerprinter
+from melprint.progress import console
 from melprint.training.checkpoints import LAST, checkpoints
 from melprint.training.module import FingerprintModule
 from melprint.training.retrieval import RetrievalValidation
+
+FINISHED = "finished"
 
 
 def plain(config: DictConfig) -> Any:
@@ -110,9 +114,22 @@ def trainer_from(config: DictConfig, corpus: Corpus, module: FingerprintModule, 
     return trainer
 
 
-def clear_old_run(out: Path) -> None:
-    """Remove the checkpoints of a run that a new one takes the place of: nobody is to take them for its own."""
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+def make_room(out: Path, *, overwrite: bool) -> None:
+    """Put the checkpoints of an earlier run aside, or remove them: nobody is to take them for the new one's."""
+    (out / FINISHED).unlink(missing_ok=True)
+    checkpoints_of_old = out / "checkpoints"
+    if overwrite:
+        shutil.rmtree(checkpoints_of_old, ignore_errors=True)
+    elif checkpoints_of_old.exists():
+        aside = next(path for n in count(1) if not (path := out / f"checkpoints-{n}").exists())
+        checkpoints_of_old.rename(aside)
+        console.print(f"the checkpoints of the earlier run are now in {aside}", highlight=False, soft_wrap=True)
+
+
+def note_finished(trainer: pl.Trainer, out: Path) -> None:
+    """Leave a mark that the run in ``out`` was not cut short."""
+    if trainer.state.finished:
+        (out / FINISHED).touch()
 
 
 def _quieten_lightning() -> None:
@@ -126,13 +143,13 @@ def starting_point(config: DictConfig, out: Path) -> str | None:
     """The checkpoint to go on from.
 
     Raises:
-        MelprintError: it is not there, or a run is there that the new one would take the place of.
+        MelprintError: it is not there, or an unfinished run is there that the new one would take the place of.
     """
     last = out / "checkpoints" / f"{LAST}.ckpt"
     if config.ckpt_path is None:
-        if last.exists() and not config.overwrite:
+        if last.exists() and not config.overwrite and not (out / FINISHED).exists():
             raise MelprintError(
-                f"{out} already holds a run; go on with ckpt_path=last, begin anew with overwrite=true,"
+                f"{out} holds an unfinished run; go on with ckpt_path=last, begin anew with overwrite=true,"
                 " or choose another name=…"
             )
         return None
