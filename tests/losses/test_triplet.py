@@ -35,8 +35,11 @@ def test_value_and_gradient_are_those_of_the_definition(items: int, views: int, 
     got.backward()
     want.backward()
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
     # On the sphere: the fast form uses |x - y|^2 = 2 - 2xy, which has the same slope along the sphere only.
-    along = lambda grad, at: grad - (grad * at).sum(-1, keepdim=True) * at  # noqa: E731
+    def along(grad: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+        return grad - (grad * at).sum(-1, keepdim=True) * at
+
     unit = fast.detach()
     torch.testing.assert_close(along(fast.grad, unit), along(slow.grad, unit), rtol=1e-3, atol=1e-5)
 

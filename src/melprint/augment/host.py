@@ -61,12 +61,12 @@ def seeded(seed: int) -> Iterator[None]:
     """Set the global generators of Python and numpy, and put them back."""
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  (audiomentations draws there)
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002  (the same)
     try:
         yield
     finally:
         random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
+        np.random.set_state(numpy_state)  # noqa: NPY002  (the same)
 
 
 def host_chain(
