@@ -14,7 +14,7 @@ def main(cfg: DictConfig) -> None:
     """Fingerprint a corpus, or any folder of recordings."""
     from hydra.utils import instantiate
 
-    from melprint.build import corpus_from, device_from
+    from melprint.build.common import corpus_from, device_from
     from melprint.fingerprints.collection import extract_corpus
     from melprint.fingerprints.extractor import Shard, extract, sources_of_folder
     from melprint.models import load

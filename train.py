@@ -15,13 +15,12 @@ def main(cfg: DictConfig) -> float:
     import pytorch_lightning as pl
     from hydra.core.hydra_config import HydraConfig
 
-    from melprint.build import (
-        corpus_from,
+    from melprint.build.common import corpus_from, seed_from
+    from melprint.build.training import (
         data_from,
         make_room,
         module_from,
         note_finished,
-        seed_from,
         starting_point,
         trainer_from,
     )

@@ -1,4 +1,5 @@
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,46 +8,21 @@ import pytest
 from melprint.data.manifest import write_rows
 from melprint.data.queries import COLUMNS as QUERY_COLUMNS
 from melprint.errors import MelprintError
-from melprint.evaluation.evaluate import METRIC_COLUMNS, digest_of, evaluate
-from melprint.evaluation.metrics import outcome, summary, wilson_interval
-from melprint.evaluation.protocol import make_trial
+from melprint.evaluation.evaluate import METRIC_COLUMNS, Options, Result, evaluate
+from melprint.evaluation.metrics import cluster_interval, outcome, summary, wilson_interval
 from melprint.evaluation.report import write_report
 from melprint.evaluation.stores import TestStores
-from melprint.fingerprints.writer import StoreWriter
+from melprint.index.base import Index
 from melprint.index.exact import ExactIndex
 from melprint.index.faiss import FaissIndex
 from melprint.matching.sequence import Matches
-from melprint.spec import SegmentSpec
-
-SEGMENT = SegmentSpec()
-DIM = 16
+from tests.evaluation.conftest import SEGMENT, trial_of, write_store
 
 
-def unit(rows: np.ndarray) -> np.ndarray:
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-
-def write_store(folder: Path, name: str, tracks: dict[str, np.ndarray]) -> None:
-    with StoreWriter(folder, name, DIM, "float32", name) as writer:
-        for track_id, rows in tracks.items():
-            writer.expect(track_id, f"{track_id}.wav", len(rows), (len(rows) + 1) / 2)
-            writer.put(rows)
-        writer.finish(SEGMENT, "model")
-
-
-@pytest.fixture
-def folder(tmp_path: Path, rng: np.random.Generator) -> Path:
-    """Distractors, three tracks, and noisy queries that match them row by row."""
-    walk = {f"t{n}": unit(rng.standard_normal((30, DIM))) for n in range(3)}
-    write_store(tmp_path, "dummy_db", {f"d{n}": unit(rng.standard_normal((40, DIM))) for n in range(5)})
-    write_store(tmp_path, "db", walk)
-    write_store(tmp_path, "query", {n: unit(r + 0.25 * rng.standard_normal(r.shape)) for n, r in walk.items()})
-    return tmp_path
-
-
-def trial_of(folder: Path, mode: str, longest: int = 9, test_ids: object = None):
-    stores = TestStores.open(folder, None, mode)
-    return make_trial(mode, stores.query, stores.db, stores.dummy, longest, test_ids, 0)
+def run(folder: Path, mode: str, indexes: list[Index], lengths: list[int], digest: str = "digest", **options) -> Result:
+    trial = trial_of(folder, mode, max(9, *lengths))
+    chosen = Options(lengths, **{"timing_s": 0.01, **options})
+    return evaluate(trial, indexes, SEGMENT, chosen, folder.parent / "cache", digest)
 
 
 def test_hits_by_hand() -> None:
@@ -76,12 +52,28 @@ def test_the_interval_solves_its_equation() -> None:
     assert (low, high) == (pytest.approx(0.9924, abs=1e-4), 1.0)
 
 
+def test_the_song_interval_covers_the_rate_where_wilson_does_not(rng: np.random.Generator) -> None:
+    """Songs are easy or hard as wholes: of many repetitions, 95 % should cover the true rate of 0.5."""
+    covered = {"songs": 0, "wilson": 0}
+    song = np.repeat(np.arange(60), 8)
+    for seed in range(120):
+        hit = (rng.random(len(song)) < np.where(rng.random(60) < 0.5, 0.95, 0.05)[song]).astype(float)
+        for name, (low, high) in (
+            ("songs", cluster_interval(hit, song, seed)),
+            ("wilson", wilson_interval(int(hit.sum()), len(hit))),
+        ):
+            covered[name] += low <= 0.5 <= high
+    assert 107 <= covered["songs"] <= 120
+    assert covered["wilson"] < 80
+    assert np.isnan(cluster_interval(np.ones(3), np.zeros(3, np.int64))).all()
+
+
 @pytest.mark.parametrize("mode", ["strict", "compat"])
 def test_every_index_at_every_length(folder: Path, mode: str) -> None:
-    trial = trial_of(folder, mode)
     indexes = [ExactIndex("l2"), FaissIndex("IVF8,Flat", "ivf", search={"nprobe": 8})]
-    result = evaluate(trial, indexes, [1, 3, 9], SEGMENT, folder / "cache", "digest")
-    result.write(folder / "out")
+    result = run(folder, mode, indexes, [1, 3, 9])
+    page = write_report(result, folder / "out", {"run": "name", "mode": mode}).read_text()
+    assert json.loads((folder / "out" / "evaluation.json").read_text())["mode"] == mode
     with (folder / "out" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == METRIC_COLUMNS
@@ -94,22 +86,23 @@ def test_every_index_at_every_length(folder: Path, mode: str) -> None:
         assert float(row["ann_loss"]) == 0.0
         assert row["num_vectors"] == "290"
     assert float(rows[2]["top1_exact"]) == 1.0
-    page = write_report(result.metrics, folder / "out", "title", {"model": "x"}).read_text()
     assert page.count("<tr>") > 8
-    assert "data:image/png;base64" in page
+    assert page.count("data:image/png;base64,iVBOR") == (2 if mode == "strict" else 1)
+    assert all(20 <= row["num_timed"] <= 200 for row in result.costs)
+    assert all(row["peak_memory_mb"] > 10 for row in result.costs)
 
 
-def test_an_index_that_cannot_be_built_is_left_out_with_a_word(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    indexes = [FaissIndex("IVF400,Flat", "ivf"), FaissIndex("HNSW8,Flat", "hnsw")]
-    result = evaluate(trial_of(folder, "strict"), indexes, [1], SEGMENT, folder / "cache", "digest")
-    assert [row["index"] for row in result.metrics] == ["ip", "hnsw"]
-    assert "left out: faiss cannot build ivf" in " ".join(capsys.readouterr().err.split())
+def test_an_index_that_cannot_be_built_is_refused_before_any_work(folder: Path) -> None:
+    indexes = [FaissIndex("HNSW8,Flat", "hnsw"), FaissIndex("IVF400,Flat", "ivf")]
+    with pytest.raises(MelprintError, match="needs at least 400 distractor rows to train on, there are 200"):
+        run(folder, "strict", indexes, [1])
+    assert not (folder.parent / "cache").exists()
 
 
 def test_nothing_that_is_read_is_changed(folder: Path) -> None:
     before = {path: path.read_bytes() for path in folder.iterdir()}
     for mode in ("strict", "compat"):
-        evaluate(trial_of(folder, mode), [ExactIndex()], [1, 3], SEGMENT, folder.parent / "cache", "digest")
+        run(folder, mode, [ExactIndex(), FaissIndex("HNSW8,Flat", "hnsw")], [1, 3])
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -118,10 +111,8 @@ def test_an_index_is_kept_until_its_store_changes(folder: Path, monkeypatch: pyt
     original = FaissIndex.build
     monkeypatch.setattr(FaissIndex, "build", lambda self, *args: built.append(self.name) or original(self, *args))
     for digest in ("a", "a", "b"):
-        index = FaissIndex("IVF8,Flat", "ivf", search={"nprobe": 8})
-        evaluate(trial_of(folder, "strict"), [index], [1], SEGMENT, folder / "cache", digest)
+        run(folder, "strict", [FaissIndex("IVF8,Flat", "ivf", search={"nprobe": 8})], [1], digest)
     assert built == ["ivf", "ivf"]
-    assert digest_of(["a", "b"]) != digest_of(["b", "a"])
 
 
 def test_recorded_places_are_the_truth(folder: Path, rng: np.random.Generator) -> None:
@@ -135,9 +126,12 @@ def test_recorded_places_are_the_truth(folder: Path, rng: np.random.Generator) -
     assert trial.first_segment.tolist() == [0, 9]
     assert trial.true_track.tolist() == [6, 5]
     assert trial.true_start.tolist() == [3, 5]
-    result = evaluate(trial, [ExactIndex()], [9], SEGMENT, folder / "cache", "digest")
+    assert trial.true_start_s.tolist() == [1.4, 2.6]
+    result = run(folder, "strict", [ExactIndex()], [9])
     assert result.metrics[0]["top1_exact"] == 1.0
-    assert [row[6] for row in result.hits] == [1.4, 2.6]
+    assert [row["true_start_s"] for row in result.hits] == [1.4, 2.6]
+    assert result.localisation[0]["median_error_s"] == pytest.approx((0.1 - 0.1) / 2)
+    assert result.localisation[0]["median_absolute_error_s"] == pytest.approx(0.1)
 
 
 def test_stores_without_a_table_of_tracks(folder: Path) -> None:
@@ -169,7 +163,11 @@ def test_ids_are_all_or_a_seeded_number_or_a_file(folder: Path) -> None:
 
 def test_what_does_not_fit_is_refused(folder: Path) -> None:
     with pytest.raises(MelprintError, match="no query has 31 segments"):
-        evaluate(trial_of(folder, "strict", 31), [ExactIndex()], [1, 31], SEGMENT, folder / "cache", "digest")
+        run(folder, "strict", [ExactIndex()], [1, 31])
+    with pytest.raises(MelprintError, match="num_neighbours=291 must lie between 1 and the 290 rows"):
+        run(folder, "strict", [ExactIndex()], [1], num_neighbours=291)
+    with pytest.raises(MelprintError, match="gpu needs a cuda device"):
+        run(folder, "strict", [ExactIndex(name="gpu", required_device="cuda")], [1])
     with pytest.raises(MelprintError, match="there is no folder"):
         TestStores.open(folder / "nothing", None, "strict")
     with pytest.raises(MelprintError, match="mode must be"):

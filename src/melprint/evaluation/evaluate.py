@@ -1,32 +1,33 @@
 """Running a trial over index types and query lengths.  Axes: R query rows · K neighbours · I queries."""
 
-import hashlib
-import json
 import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melprint.data.manifest import replacing, write_rows
+from melprint.data.manifest import write_rows
 from melprint.errors import MelprintError
-from melprint.evaluation.metrics import Outcome, outcome, recall_against, summary
+from melprint.evaluation import localisation, openset
+from melprint.evaluation.localisation import Located, Phases, error_row, located_outcome
+from melprint.evaluation.measure import PeakMemory, latency
+from melprint.evaluation.metrics import Outcome, cluster_interval, outcome, rate, recall_against, summary
+from melprint.evaluation.openset import OpenSetSpec, open_set_of, open_set_rows
 from melprint.evaluation.protocol import Trial
 from melprint.index.base import Index
 from melprint.index.exact import ExactIndex
+from melprint.index.kept import build_or_reopen
 from melprint.matching.sequence import Matches, match_sequences
 from melprint.progress import console, progress_bar
 from melprint.spec import SegmentSpec
 
 NUM_NEIGHBOURS = 20
 NUM_BEST = 10
-TIMED_QUERIES = 50
-WARM_UP_QUERIES = 3
 MATCHER = "sequence"
+HIT_KINDS = ("exact", "near", "song")
 
 METRIC_COLUMNS = (
     *("index", "matcher", "num_segments", "seconds", "num_queries"),
@@ -37,212 +38,337 @@ METRIC_COLUMNS = (
     *("build_s", "search_p50_ms", "search_p95_ms", "queries_per_s"),
 )
 HIT_COLUMNS = (
-    *("index", "matcher", "query_id", "num_segments", "seconds", "true_track", "true_start_s"),
+    *("index", "matcher", "query_id", "cluster", "num_segments", "seconds", "true_track", "true_start_s"),
     *("found_track", "found_start_s", "score", "exact", "near", "song", "rank", "snr_db", "room", "noise"),
 )
+INTERVAL_COLUMNS = (
+    *("index", "matcher", "num_segments", "seconds", "hit", "num_queries", "num_songs", "rate"),
+    *("wilson_low", "wilson_high", "song_low", "song_high"),
+)
+COST_COLUMNS = (
+    *("index", "num_segments", "seconds", "num_vectors", "bytes_per_vector", "build_s", "peak_memory_mb", "num_timed"),
+    *(f"{part}_p{p}_ms" for part in ("embed", "search", "score") for p in (50, 95, 99)),
+    *("batch_queries", "batch_search_queries_per_s", "batch_score_queries_per_s"),
+)
+TABLES: Mapping[str, Sequence[str]] = {
+    "metrics": METRIC_COLUMNS,
+    "hits": HIT_COLUMNS,
+    "intervals": INTERVAL_COLUMNS,
+    "costs": COST_COLUMNS,
+    "localisation": localisation.COLUMNS,
+    "open_set": openset.COLUMNS,
+    "open_set_curve": openset.CURVE_COLUMNS,
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured beside hit rates.
+
+    Attributes:
+        lengths: of queries, in segments.
+        num_neighbours: that each segment proposes.
+        timing_s: spent on timing single queries of each length and index; 0 times nothing.
+        mmap: map kept indexes instead of reading them.
+        open_set: how tracks are divided for it; ``None`` leaves it out.
+        embed: makes fingerprints of so many segments, to be timed.
+    """
+
+    lengths: Sequence[int]
+    num_neighbours: int = NUM_NEIGHBOURS
+    timing_s: float = 1.0
+    mmap: bool = False
+    open_set: OpenSetSpec | None = None
+    embed: Callable[[int], object] | None = None
 
 
 @dataclass(frozen=True)
 class Result:
-    """All figures of an evaluation.
+    """All figures of an evaluation; each attribute is a table of the same name.
 
     Attributes:
-        metrics: rows of ``metrics.csv``.
-        hits: rows of ``hits.csv``.
+        metrics: hit rates by index, matcher and length.
+        hits: one row a query.
+        intervals: of the hit rates, with songs as clusters.
+        costs: time and memory.
+        localisation: errors of the found beginnings.
+        open_set: false accepts and what is accepted, at calibrated thresholds.
+        open_set_curve: both kinds of error against the threshold.
     """
 
-    metrics: list[dict[str, Any]]
-    hits: list[list[Any]]
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    hits: list[dict[str, Any]] = field(default_factory=list)
+    intervals: list[dict[str, Any]] = field(default_factory=list)
+    costs: list[dict[str, Any]] = field(default_factory=list)
+    localisation: list[dict[str, Any]] = field(default_factory=list)
+    open_set: list[dict[str, Any]] = field(default_factory=list)
+    open_set_curve: list[dict[str, Any]] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
-        """Write ``metrics.csv`` and ``hits.csv``."""
-        write_rows(
-            folder / "metrics.csv", METRIC_COLUMNS, ([row[name] for name in METRIC_COLUMNS] for row in self.metrics)
-        )
-        write_rows(folder / "hits.csv", HIT_COLUMNS, self.hits)
+        """Write each table that has rows; ``metrics.csv`` last."""
+        for name in reversed(list(TABLES)):
+            rows = getattr(self, name)
+            (folder / f"{name}.csv").unlink(missing_ok=True)
+            if rows:
+                columns = TABLES[name]
+                write_rows(folder / f"{name}.csv", columns, ([row[column] for column in columns] for row in rows))
 
 
 def evaluate(
-    trial: Trial, indexes: Sequence[Index], lengths: Sequence[int], segment: SegmentSpec, cache: Path, store_digest: str
+    trial: Trial,
+    indexes: Sequence[Index],
+    segment: SegmentSpec,
+    options: Options,
+    cache: Path,
+    store_digest: str,
+    phases: Phases | None = None,
 ) -> Result:
     """Every index at every length; each query segment is searched once per index.
 
     Exact search comes first, as the measure of the others: the exact index that is asked for, or else one by
-    inner product.  An index that cannot be built on these rows is reported and left out.
+    inner product.
 
     Args:
         trial: what is asked.
         indexes: to be compared.
-        lengths: in segments.
         segment: how the stores were cut.
+        options: lengths, and what is measured beside hit rates.
         cache: folder of built indexes; one is built again when the stores or its settings change.
-        store_digest: of the searched stores together.
+        store_digest: of the searched rows together.
+        phases: the same queries cut finely, for places below one hop.
 
     Raises:
-        MelprintError: a length that no query has.
+        MelprintError: a length that no query has, or an index that cannot be built on these rows; nothing is built
+            before all are checked.
     """
-    lengths = sorted(set(lengths))
+    lengths = _checked_lengths(trial, options)
+    oracle = next((i for i in indexes if isinstance(i, ExactIndex) and i.required_device is None), ExactIndex())
+    ordered = [oracle, *(index for index in indexes if index is not oracle)]
+    for index in ordered:
+        index.check(trial.references, trial.num_distractors or None)
+    open_set = open_set_of(trial, options.open_set, lengths[-1]) if options.open_set is not None else None
+    run = _Run(trial, segment, options, lengths)
+    with progress_bar("evaluate", len(ordered)) as advance:
+        for index in ordered:
+            memory = PeakMemory()
+            memory.restart()
+            build_s = build_or_reopen(
+                index, trial.references, cache, store_digest, trial.num_distractors or None, mmap=options.mmap
+            )
+            hits = run.search(index)
+            run.add_costs(index, build_s, memory)
+            run.add_sequence(index, hits, build_s)
+            if phases is not None:
+                run.add_refined(index, phases, build_s)
+            advance(1)
+    if open_set is not None and options.open_set is not None:
+        _add_open_set(run, open_set, ordered[0], options.open_set, cache, store_digest)
+    elif options.open_set is not None and trial.borders is not None:
+        console.print("too few tracks for an open-set test: none is reported", highlight=False, soft_wrap=True)
+    return run.result
+
+
+def _checked_lengths(trial: Trial, options: Options) -> list[int]:
+    lengths = sorted(set(options.lengths))
     if not lengths or lengths[0] < 1:
         raise MelprintError(f"query lengths are numbers of segments from 1 on, got {lengths}")
     if trial.num_segments.max() < lengths[-1]:
         raise MelprintError(f"no query has {lengths[-1]} segments; the longest has {trial.num_segments.max()}")
-    used = _used_rows(trial)
-    oracle = next((index for index in indexes if isinstance(index, ExactIndex)), ExactIndex())
-    others = [index for index in indexes if index is not oracle]
-    result = Result([], [])
-    exact_rows: NDArray[np.int64] | None = None
-    exact_rates: dict[int, float] = {}
-    with progress_bar("evaluate", 1 + len(others)) as advance:
-        for index in (oracle, *others):
-            try:
-                build_s = build_or_load(index, trial, cache, store_digest)
-            except MelprintError as error:
-                if index is oracle:
-                    raise
-                console.print(f"left out: {error}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-                advance(1)
-                continue
-            bytes_per_vector = index.bytes_per_vector()
-            hits = index.search(trial.queries.take(used), NUM_NEIGHBOURS)
-            if exact_rows is None:
-                exact_rows = hits.rows
-            recall = recall_against(exact_rows, hits.rows)
-            by_row = np.full((len(trial.queries), NUM_NEIGHBOURS), -1, np.int64)
-            by_row[used] = hits.rows
-            latency = _latency(index, trial, lengths)
-            for length, asked, matches in _matched(trial, by_row, lengths):
-                figures = outcome(matches, trial.true_track[asked], trial.true_start[asked])
-                rates = summary(figures)
-                if trial.borders is None:
-                    rates |= dict.fromkeys(("top1_song", "top1_song_low", "top1_song_high"), math.nan)
-                exact_rates.setdefault(length, rates["top1_exact"])
-                row: dict[str, Any] = {
-                    **rates,
-                    "index": index.name,
-                    "matcher": MATCHER,
-                    "num_segments": length,
-                    "seconds": segment.query_seconds(length),
-                    "recall_at_20": recall,
-                    "ann_loss": exact_rates[length] - rates["top1_exact"],
-                    "num_vectors": len(trial.references),
-                    "bytes_per_vector": bytes_per_vector,
-                    "build_s": build_s,
-                    **latency[length],
-                }
-                result.metrics.append(row)
-                result.hits.extend(_hit_rows(index.name, trial, asked, length, matches, figures, segment))
-            advance(1)
-    return result
+    if not 1 <= options.num_neighbours <= len(trial.references):
+        raise MelprintError(
+            f"num_neighbours={options.num_neighbours} must lie between 1 and the {len(trial.references)} rows"
+            " that are searched"
+        )
+    return lengths
 
 
-def build_or_load(index: Index, trial: Trial, cache: Path, store_digest: str) -> float:
-    """Seconds that building took; a kept index of the same rows and settings is loaded, with its figure."""
-    settings = {**index.settings(), "store": store_digest, "train_rows": trial.num_distractors}
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    path, note = cache / f"{index.name}-{key}.faiss", cache / f"{index.name}-{key}.json"
-    if note.exists() and path.exists():
-        index.load(path, trial.references)
-        return float(json.loads(note.read_text())["build_s"])
-    start = time.perf_counter()
-    index.build(trial.references, trial.num_distractors or None)
-    build_s = time.perf_counter() - start
-    index.save(path)
-    if path.exists():
-        with replacing(note) as file:
-            json.dump({"build_s": build_s, **settings}, file, default=str)
-    return build_s
+def _add_open_set(
+    run: "_Run", open_set: openset.OpenSet, index: Index, spec: OpenSetSpec, cache: Path, store_digest: str
+) -> None:
+    """Exact search over the enrolled tracks alone."""
+    exact = ExactIndex(index.metric, index.name, index.device) if isinstance(index, ExactIndex) else index
+    exact.build(open_set.trial.references)
+    rows, curve = open_set_rows(open_set, exact, run.lengths, run.options.num_neighbours, spec.targets)
+    for table, columns in ((rows, run.result.open_set), (curve, run.result.open_set_curve)):
+        for row in table:
+            columns.append(
+                {"index": exact.name, "matcher": MATCHER, "seconds": run.seconds(row["num_segments"]), **row}
+            )
 
 
-def _used_rows(trial: Trial) -> NDArray[np.int64]:
-    """Every query row that some query needs, once."""
-    used = np.zeros(len(trial.queries) + 1, np.int64)
-    np.add.at(used, trial.first_segment, 1)
-    np.add.at(used, trial.first_segment + trial.num_segments, -1)
-    return np.flatnonzero(np.cumsum(used[:-1]) > 0)
+class _Run:
+    """Fills the tables of a result, one index after another."""
 
+    def __init__(self, trial: Trial, segment: SegmentSpec, options: Options, lengths: Sequence[int]) -> None:
+        self.trial, self.segment, self.options, self.lengths = trial, segment, options, lengths
+        self.used = trial.used_rows()
+        self.result = Result()
+        self.exact_rows: NDArray[np.int64] | None = None
+        self.exact_rates: dict[int, float] = {}
+        self.recall = math.nan
 
-def _matched(
-    trial: Trial, hit_rows: NDArray[np.int64], lengths: Sequence[int]
-) -> Iterator[tuple[int, NDArray[np.int64], Matches]]:
-    """The queries that are asked at each length, and their matches."""
-    matches = match_sequences(
-        trial.queries,
-        hit_rows,
-        trial.first_segment,
-        trial.num_segments,
-        lengths,
-        trial.references,
-        trial.borders,
-        num_best=NUM_BEST,
-    )
-    for length in lengths:
-        asked = trial.asked_at(length)
-        yield length, asked, matches[length].of(asked)
+    def seconds(self, length: int) -> float:
+        return self.segment.query_seconds(length)
 
+    def search(self, index: Index) -> NDArray[np.int64]:
+        """Neighbours of every query row, -1 for rows that no query needs."""
+        found = index.search(self.trial.queries.take(self.used), self.options.num_neighbours).rows
+        if self.exact_rows is None:
+            self.exact_rows = found
+        self.recall = recall_against(self.exact_rows, found)
+        hit_rows = np.full((len(self.trial.queries), self.options.num_neighbours), -1, np.int64)
+        hit_rows[self.used] = found
+        return hit_rows
 
-def _latency(index: Index, trial: Trial, lengths: Sequence[int]) -> Mapping[int, dict[str, float]]:
-    """Search time of single queries at each length, all segments in one call, after a warm-up."""
-    figures = {}
-    for length in lengths:
-        asked = np.flatnonzero(trial.num_segments >= length)[:TIMED_QUERIES]
-        segments = [trial.queries.take(trial.first_segment[query] + np.arange(length)) for query in asked]
-        for rows in segments[:WARM_UP_QUERIES]:
-            index.search(rows, NUM_NEIGHBOURS)
-        times = []
-        for rows in segments:
-            start = time.perf_counter()
-            index.search(rows, NUM_NEIGHBOURS)
-            times.append(time.perf_counter() - start)
-        together = np.concatenate(segments)
-        start = time.perf_counter()
-        index.search(together, NUM_NEIGHBOURS)
-        p50, p95 = np.percentile(times, [50, 95]) * 1e3
-        figures[length] = {
-            "search_p50_ms": float(p50),
-            "search_p95_ms": float(p95),
-            "queries_per_s": len(segments) / (time.perf_counter() - start),
+    def add_costs(self, index: Index, build_s: float, memory: PeakMemory) -> None:
+        self.latency = {
+            length: latency(
+                index,
+                self.trial,
+                length,
+                self.options.num_neighbours,
+                self.options.timing_s,
+                self.options.embed,
+            )
+            for length in self.lengths
         }
-    return figures
+        for length, timed in self.latency.items():
+            if timed is None:
+                continue
+            self.result.costs.append(
+                {
+                    "index": index.name,
+                    "num_segments": length,
+                    "seconds": self.seconds(length),
+                    "num_vectors": len(self.trial.references),
+                    "bytes_per_vector": index.bytes_per_vector(),
+                    "build_s": build_s,
+                    "peak_memory_mb": memory.megabytes(),
+                    "num_timed": timed.num_timed,
+                    **{k: v for part in ("embed", "search", "score") for k, v in timed.percentiles_ms(part).items()},
+                    "batch_queries": timed.batch_queries,
+                    "batch_search_queries_per_s": timed.batch_queries / timed.batch_search_s,
+                    "batch_score_queries_per_s": timed.batch_queries / timed.batch_score_s,
+                }
+            )
 
+    def add_sequence(self, index: Index, hit_rows: NDArray[np.int64], build_s: float) -> None:
+        trial = self.trial
+        found = match_sequences(
+            trial.queries,
+            hit_rows,
+            trial.first_segment,
+            trial.num_segments,
+            self.lengths,
+            trial.references,
+            trial.borders,
+            num_best=NUM_BEST,
+        )
+        for length in self.lengths:
+            asked = trial.asked_at(length)
+            matches: Matches = found[length].of(asked)
+            figures = outcome(matches, trial.true_track[asked], trial.true_start[asked])
+            located = Located.first_of(matches, self.segment.hop_s)
+            self._add(index, MATCHER, length, asked, figures, located, build_s)
 
-def _hit_rows(
-    index: str,
-    trial: Trial,
-    asked: NDArray[np.int64],
-    length: int,
-    matches: Matches,
-    figures: Outcome,
-    segment: SegmentSpec,
-) -> Iterator[list[Any]]:
-    def name(track: int) -> str:
-        return trial.track_ids[track] if trial.track_ids and track >= 0 else ""
+    def add_refined(self, index: Index, phases: Phases, build_s: float) -> None:
+        """Places below one hop: the queries are searched at every phase."""
+        found = index.search(phases.queries.take(np.arange(len(phases.queries))), self.options.num_neighbours).rows
+        best = phases.locate(self.trial, found, self.lengths)
+        for length in self.lengths:
+            asked = self.trial.asked_at(length)
+            located = best[length].of(asked)
+            truth = self.trial.true_track[asked], self.trial.true_start_s[asked]
+            figures = located_outcome(located, *truth, self.segment.hop_s)
+            self._add(index, phases.name, length, asked, figures, located, build_s, only_first=True)
 
-    for row, query in enumerate(asked.tolist()):
-        detail = trial.details[query] if trial.details else None
-        found = int(matches.track[row, 0])
-        yield [
-            index,
-            MATCHER,
-            trial.query_ids[query],
-            length,
-            segment.query_seconds(length),
-            name(int(trial.true_track[query])),
-            detail.start_s + (trial.true_start[query] - round(detail.start_s / segment.hop_s)) * segment.hop_s
-            if detail
-            else trial.true_start[query] * segment.hop_s,
-            name(found),
-            matches.start[row, 0] * segment.hop_s if found >= 0 else "",
-            f"{matches.score[row, 0]:.5f}" if found >= 0 else "",
-            int(figures.exact[row]),
-            int(figures.near[row]),
-            int(figures.song[row]),
-            int(figures.rank[row]),
-            detail.snr_db if detail else "",
-            detail.room if detail else "",
-            detail.noise if detail else "",
-        ]
+    def _add(
+        self,
+        index: Index,
+        matcher: str,
+        length: int,
+        asked: NDArray[np.int64],
+        figures: Outcome,
+        located: Located,
+        build_s: float,
+        *,
+        only_first: bool = False,
+    ) -> None:
+        trial, timed = self.trial, self.latency[length]
+        key = {"index": index.name, "matcher": matcher, "num_segments": length, "seconds": self.seconds(length)}
+        rates = summary(figures)
+        if trial.borders is None:
+            rates |= dict.fromkeys(("top1_song", "top1_song_low", "top1_song_high"), math.nan)
+        if only_first:  # places are not ranked, and the time of one phase says nothing
+            rates |= dict.fromkeys(("top3_exact", "top10_exact", "mrr"), math.nan)
+        exact_rate = self.exact_rates.setdefault(length, rates["top1_exact"])
+        searched = timed.percentiles_ms("search") if timed is not None and not only_first else {}
+        per_s = timed.batch_queries / timed.batch_search_s if searched and timed is not None else math.nan
+        self.result.metrics.append(
+            {
+                **key,
+                **rates,
+                "recall_at_20": self.recall,
+                "ann_loss": math.nan if only_first else exact_rate - rates["top1_exact"],
+                "num_vectors": len(trial.references),
+                "bytes_per_vector": index.bytes_per_vector(),
+                "build_s": build_s,
+                "search_p50_ms": searched.get("search_p50_ms", math.nan),
+                "search_p95_ms": searched.get("search_p95_ms", math.nan),
+                "queries_per_s": per_s,
+            }
+        )
+        if len(trial.song_of):
+            self.result.intervals.extend(self._intervals(key, figures, trial.song_of[asked], rates))
+        if trial.borders is not None:
+            errors = error_row(located, trial.true_track[asked], trial.true_start_s[asked])
+            self.result.localisation.append({**key, **errors})
+        self.result.hits.extend(self._hits(key, asked, figures, located))
 
+    def _intervals(
+        self, key: Mapping[str, Any], figures: Outcome, songs: NDArray[np.int64], rates: Mapping[str, float]
+    ) -> Iterator[dict[str, Any]]:
+        for kind in HIT_KINDS if self.trial.borders is not None else HIT_KINDS[:2]:
+            hit = getattr(figures, kind)
+            low, high = cluster_interval(hit.astype(float), songs)
+            yield {
+                **key,
+                "hit": kind,
+                "num_queries": len(hit),
+                "num_songs": len(np.unique(songs)),
+                "rate": rate(hit),
+                "wilson_low": rates[f"top1_{kind}_low"],
+                "wilson_high": rates[f"top1_{kind}_high"],
+                "song_low": low,
+                "song_high": high,
+            }
 
-def digest_of(digests: Sequence[str]) -> str:
-    """One digest for several stores in their order."""
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+    def _hits(
+        self, key: Mapping[str, Any], asked: NDArray[np.int64], figures: Outcome, located: Located
+    ) -> Iterator[dict[str, Any]]:
+        trial = self.trial
+
+        def name(track: int) -> str:
+            return trial.track_ids[track] if trial.track_ids and track >= 0 else ""
+
+        columns = (*located, *figures, trial.true_track[asked], trial.true_start_s[asked])
+        for query, *values in zip(asked.tolist(), *(column.tolist() for column in columns), strict=True):
+            track, start_s, score, exact, near, song, rank, true_track, true_start_s = values
+            detail = trial.details[query] if trial.details else None
+            yield {
+                **key,
+                "query_id": trial.query_ids[query],
+                "cluster": int(trial.song_of[query]) if len(trial.song_of) else "",
+                "true_track": name(true_track),
+                "true_start_s": round(true_start_s, 6),
+                "found_track": name(track),
+                "found_start_s": round(start_s, 6) if track >= 0 else "",
+                "score": f"{score:.5f}" if track >= 0 else "",
+                "exact": int(exact),
+                "near": int(near),
+                "song": int(song),
+                "rank": rank,
+                "snr_db": detail.snr_db if detail else "",
+                "room": detail.room if detail else "",
+                "noise": detail.noise if detail else "",
+            }

@@ -7,9 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melprint.matching.sequence import Matches
+from melprint.randomness import rng_for
 
 CONFIDENCE = 0.95
 NEAR_ROWS = 1
+RESAMPLES = 2_000
 
 
 class Outcome(NamedTuple):
@@ -66,6 +68,38 @@ def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
     half = z / (1 + z * z / trials) * (rate * (1 - rate) / trials + z * z / (4 * trials * trials)) ** 0.5
     # At the ends the bounds are exactly 0 and 1; rounding would leave them a hair inside.
     return (max(0.0, centre - half) if hits else 0.0), (min(1.0, centre + half) if hits < trials else 1.0)
+
+
+def cluster_interval(values: NDArray[np.floating], cluster: NDArray[np.int64], seed: int = 0) -> tuple[float, float]:
+    """The 95 % percentile interval of a mean whose values come in clusters.
+
+    Whole clusters are drawn with replacement (Field & Welsh 2007, "Bootstrapping clustered data"): queries of one
+    song succeed and fail together, and an interval that takes them for independent is too narrow.
+
+    Args:
+        values: one a query ``(I,)``, e.g. whether it hit.
+        cluster: the song of each ``(I,)``.
+        seed: of the draws.
+
+    Returns:
+        The bounds; NaN with fewer than two clusters.
+    """
+    means = resampled_means(values, cluster, seed)
+    if not len(means):
+        return float("nan"), float("nan")
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def resampled_means(values: NDArray[np.floating], cluster: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
+    """Means over clusters drawn with replacement ``(RESAMPLES,)``; empty with fewer than two clusters."""
+    _, own = np.unique(cluster, return_inverse=True)
+    count = np.bincount(own)
+    if len(count) < 2:
+        return np.zeros(0)
+    total = np.bincount(own, weights=values)
+    times = rng_for(seed).multinomial(len(count), np.full(len(count), 1 / len(count)), size=RESAMPLES)
+    return (times @ total) / (times @ count)
 
 
 def summary(result: Outcome) -> dict[str, float]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from melprint.data.queries import QUERIES, Query, read_queries
 from melprint.errors import MelprintError
+from melprint.evaluation.stores import TestStores
 from melprint.fingerprints.rows import Rows
 from melprint.fingerprints.store import Store
 from melprint.matching.sequence import Borders
@@ -40,6 +41,9 @@ class Trial:
         track_ids: of the reference tracks; empty in compat mode.
         query_ids: a name for each query.
         details: what is known of how each query was made; may be empty.
+        true_start_s: where in its track the query begins, between rows too ``(I,)``.
+        song_of: a number for the song of each query, for intervals that do not take queries of one song for
+            independent; empty where songs are not known.
     """
 
     references: Rows
@@ -53,6 +57,15 @@ class Trial:
     track_ids: Sequence[str]
     query_ids: Sequence[str]
     details: Sequence[Query]
+    true_start_s: NDArray[np.float64]
+    song_of: NDArray[np.int64]
+
+    def used_rows(self) -> NDArray[np.int64]:
+        """Every query row that some query needs, once."""
+        used = np.zeros(len(self.queries) + 1, np.int64)
+        np.add.at(used, self.first_segment, 1)
+        np.add.at(used, self.first_segment + self.num_segments, -1)
+        return np.flatnonzero(np.cumsum(used[:-1]) > 0)
 
     def asked_at(self, length: int) -> NDArray[np.int64]:
         """The queries that count at this length.
@@ -66,16 +79,12 @@ class Trial:
         )
 
 
-def make_trial(
-    mode: Mode, query: Store, db: Store, dummy: Store | None, longest: int, test_ids: str | int | None, seed: int
-) -> Trial:
-    """The test set of three stores.
+def make_trial(mode: Mode, stores: TestStores, longest: int, test_ids: str | int | None, seed: int) -> Trial:
+    """The test set of some stores.
 
     Args:
         mode: strict or compat.
-        query: degraded segments.
-        db: tracks that are asked for.
-        dummy: distractors.
+        stores: queries, the tracks that are asked for, distractors.
         longest: the longest query length, in segments.
         test_ids: query rows at which queries begin: ``all``, a number of them (a seeded choice), or a
             ``.npy`` file; by default the beginning of each query track where their places are recorded,
@@ -85,32 +94,33 @@ def make_trial(
     Raises:
         MelprintError: the stores do not fit together or the ids are of no use.
     """
-    if len({store.rows.shape[1] for store in (query, db)}) != 1:
+    query, db = stores.query, stores.db
+    if query.rows.shape[1] != db.rows.shape[1]:
         raise MelprintError(
             f"query has {query.rows.shape[1]} elements a fingerprint and db {db.rows.shape[1]}; they were made by"
             " different models: generate both again"
         )
     match mode:
         case "compat":
-            return _compat_trial(query, db, dummy, longest, test_ids, seed)
+            return _compat_trial(stores, longest, test_ids, seed)
         case "strict":
-            return _strict_trial(query, db, dummy, longest, test_ids, seed)
+            return _strict_trial(stores, longest, test_ids, seed)
     raise MelprintError(f"mode must be strict or compat, got {mode!r}")
 
 
-def _compat_trial(
-    query: Store, db: Store, dummy: Store | None, longest: int, test_ids: str | int | None, seed: int
-) -> Trial:
+def _compat_trial(stores: TestStores, longest: int, test_ids: str | int | None, seed: int) -> Trial:
+    query, db = stores.query, stores.db
     if len(query.rows) != len(db.rows):
         raise MelprintError(
             f"compat mode needs a query row for every db row, got {len(query.rows)} and {len(db.rows)};"
             " use mode=strict, or whole-track queries (queries.duration_s=null)"
         )
-    num_distractors = len(dummy.rows) if dummy is not None else 0
+    num_distractors = sum(len(store.rows) for store in stores.distractors)
     # The last rows are left out of "all" as published, although one more query would fit.
     first = _chosen(test_ids if test_ids is not None else "all", len(query.rows) - longest, len(query.rows), seed)
+    hop_s = stores.segment.hop_s
     return Trial(
-        references=_references(dummy, db),
+        references=Rows([store.rows for store in stores.searched()]),
         num_distractors=num_distractors,
         borders=None,
         queries=Rows([query.rows]),
@@ -121,23 +131,23 @@ def _compat_trial(
         track_ids=(),
         query_ids=[str(row) for row in first],
         details=(),
+        true_start_s=(first + num_distractors).astype(np.float64) * hop_s,
+        song_of=np.searchsorted(db.first_rows, first, side="right") - 1 if db.tracks else np.zeros(0, np.int64),
     )
 
 
-def _strict_trial(
-    query: Store, db: Store, dummy: Store | None, longest: int, test_ids: str | int | None, seed: int
-) -> Trial:
-    for store in (query, db, dummy):
-        if store is not None and not store.tracks:
+def _strict_trial(stores: TestStores, longest: int, test_ids: str | int | None, seed: int) -> Trial:
+    query, db = stores.query, stores.db
+    for store in stores.present():
+        if not store.tracks:
             raise MelprintError(
                 f"the store {store.folder / store.name} has no table of tracks, which strict mode needs;"
                 " take mode=compat"
             )
-    num_distractors = len(dummy.rows) if dummy is not None else 0
-    dummy_tracks = dummy.tracks if dummy is not None else []
-    first_rows = np.concatenate([[track.first_row for track in dummy_tracks], db.first_rows + num_distractors]).astype(
-        np.int64
-    )
+    references = Rows([store.rows for store in stores.searched()])
+    searched = [track for store in stores.searched() for track in store.tracks]
+    num_distractors, num_distracting = int(references.first[-2]), len(searched) - len(db.tracks)
+    first_rows = np.cumsum([0] + [track.num_rows for track in searched])
     query_first = query.first_rows
     details = _details(query)
     track_of_query, start_of_query = _truth_by_query(query, db, details)
@@ -152,26 +162,26 @@ def _strict_trial(
     if not known.any():
         raise MelprintError(f"no query of {query.folder / query.name} belongs to a track of {db.folder / db.name}")
     first, owner, offset, left = first[known], owner[known], offset[known], left[known]
+    start = start_of_query[owner] + offset
+    hop_s = stores.segment.hop_s
     return Trial(
-        references=_references(dummy, db),
+        references=references,
         num_distractors=num_distractors,
         borders=Borders(first_rows),
         queries=Rows([query.rows]),
         first_segment=first,
         num_segments=np.minimum(left, longest),
-        true_track=track_of_query[owner] + len(dummy_tracks),
-        true_start=start_of_query[owner] + offset,
-        track_ids=[track.track_id for track in (*dummy_tracks, *db.tracks)],
+        true_track=track_of_query[owner] + num_distracting,
+        true_start=start,
+        track_ids=[track.track_id for track in searched],
         query_ids=[
             f"{query.tracks[o].track_id}+{k}" if k else query.tracks[o].track_id
             for o, k in zip(owner, offset, strict=True)
         ],
         details=[details[o] for o in owner] if details else (),
+        true_start_s=np.array([details[o].start_s for o in owner]) + offset * hop_s if details else start * hop_s,
+        song_of=track_of_query[owner],
     )
-
-
-def _references(dummy: Store | None, db: Store) -> Rows:
-    return Rows([store.rows for store in (dummy, db) if store is not None])
 
 
 def _details(query: Store) -> list[Query]:

@@ -1,6 +1,8 @@
 """The stores of a corpus: distractors, test tracks, and degraded queries."""
 
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 from melprint.data.corpora.corpus import Corpus
@@ -8,7 +10,7 @@ from melprint.data.manifest import Track, read_manifest, replacing
 from melprint.data.queries import QUERIES, QueryRenderer, QuerySpec, write_queries
 from melprint.errors import MelprintError
 from melprint.fingerprints.extractor import Extraction, Shard, extract, sources_of_tracks
-from melprint.fingerprints.store import names
+from melprint.fingerprints.store import Store, names, open_store
 from melprint.models.fingerprinter import Fingerprinter
 
 
@@ -84,3 +86,26 @@ def _replace_truth(truth: Path, text: str | None) -> None:
     else:
         with replacing(truth) as file:
             file.write(text)
+
+
+def extract_phases(
+    fingerprinter: Fingerprinter,
+    corpus: Corpus,
+    folder: Path,
+    queries: QuerySpec,
+    count: int,
+    *,
+    dtype: str = "float32",
+    batch_size: int = 256,
+) -> Store:
+    """The queries once more, ``count`` segments a hop, as the store ``query_xCOUNT``.
+
+    Raises:
+        MelprintError: the hop cannot be divided into whole samples, or what :func:`extract` refuses.
+    """
+    fine = copy(fingerprinter)
+    fine.segment = replace(fingerprinter.segment, hop_s=fingerprinter.segment.hop_s / count)
+    name = f"query_x{count}"
+    tracks = _query_tracks(corpus, folder, queries)
+    extract(fine, sources_of_tracks(tracks, corpus.sample_rate_hz), folder, name, dtype=dtype, batch_size=batch_size)
+    return open_store(folder, name)

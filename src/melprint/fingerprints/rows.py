@@ -20,7 +20,7 @@ class Rows:
         dims = {part.shape[1] for part in parts}
         if len(dims) != 1:
             raise MelprintError(f"stores of different fingerprint sizes {sorted(dims)} cannot be searched together")
-        self.parts = list(parts)
+        self.parts = [np.asarray(part) for part in parts]  # a plain view: indexing a memmap makes memmaps
         self.dim = dims.pop()
         self.first: NDArray[np.int64] = np.cumsum([0] + [len(part) for part in parts])
 
@@ -29,14 +29,19 @@ class Rows:
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Float32 copies ``(*rows.shape, D)`` of these rows."""
+        flat = rows.reshape(-1)
         if len(self.parts) == 1:
-            return self.parts[0][rows].astype(np.float32, copy=False)
-        out = np.empty((*rows.shape, self.dim), np.float32)
-        part_of = np.searchsorted(self.first, rows, side="right") - 1
+            return self.parts[0][flat].astype(np.float32, copy=False).reshape(*rows.shape, self.dim)
+        part_of = np.searchsorted(self.first, flat, side="right") - 1
+        counts = np.bincount(part_of, minlength=len(self.parts))
+        # The part with most of the rows is read for all of them, which spares it a copy; the others overwrite.
+        main = int(counts.argmax())
+        out = np.take(self.parts[main], flat - self.first[main], axis=0, mode="clip").astype(np.float32, copy=False)
         for number, part in enumerate(self.parts):
-            chosen = part_of == number
-            out[chosen] = part[rows[chosen] - self.first[number]]
-        return out
+            if number != main and counts[number]:
+                chosen = np.flatnonzero(part_of == number)
+                out[chosen] = part[flat[chosen] - self.first[number]]
+        return out.reshape(*rows.shape, self.dim)
 
     def blocks(self, num_rows: int = 1 << 16) -> Iterator[NDArray[np.float32]]:
         """All rows in order, as float32 blocks of at most ``num_rows``."""

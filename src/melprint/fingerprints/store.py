@@ -9,8 +9,9 @@ it was not finished, unless it came from elsewhere (see :func:`open_foreign`).
 import csv
 import hashlib
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from melprint.errors import MelprintError
 from melprint.spec import SegmentSpec
 
 DTYPES = ("float32", "float16")
-DIGEST_BLOCK = 1 << 24
+CHECKED_ROWS = 1 << 15
+UNIT_TOLERANCE = 0.02  # of the squared length: half precision, and roundings of others
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,46 @@ class Store:
         return np.array([track.first_row for track in self.tracks] + [len(self.rows)], np.int64)
 
     def digest(self) -> str:
-        """SHA-256 of the rows."""
+        """SHA-256 of the file of rows."""
         return self.meta.digest if self.meta is not None else file_digest(self.folder / f"{self.name}.mm")
+
+    def head(self, num_rows: int) -> "Store":
+        """The first rows of this store; the last track may be cut short."""
+        tracks = [
+            replace(track, num_rows=min(track.num_rows, num_rows - track.first_row))
+            for track in self.tracks
+            if track.first_row < num_rows
+        ]
+        return replace(self, rows=self.rows[:num_rows], tracks=tracks)
+
+    def check(self, *, unit_rows: bool = True) -> None:
+        """Read every row once.
+
+        Args:
+            unit_rows: refuse rows that are not normalised.
+
+        Raises:
+            MelprintError: rows are not finite, not normalised, or no longer those that the store was finished with.
+        """
+        name = self.folder / self.name
+        sha = hashlib.sha256()
+        for start in range(0, len(self.rows), CHECKED_ROWS):
+            block = self.rows[start : start + CHECKED_ROWS]
+            sha.update(np.ascontiguousarray(block).data)
+            wide = np.asarray(block, np.float32)
+            squares = np.einsum("nd,nd->n", wide, wide)
+            if not np.isfinite(squares).all():
+                row = start + int(np.flatnonzero(~np.isfinite(squares))[0])
+                raise MelprintError(f"row {row} of {name}.mm is not finite; generate the store again")
+            if unit_rows and (off := np.flatnonzero(np.abs(squares - 1) > UNIT_TOLERANCE)).size:
+                row, norm = start + int(off[0]), math.sqrt(squares[off[0]])
+                raise MelprintError(
+                    f"row {row} of {name}.mm has length {norm:.4g} where fingerprints have length 1 (is it float32, as"
+                    " the shape file implies?); normalise the rows, or take them as they are with unit_rows=false"
+                )
+        whole = self.meta is not None and len(self.rows) == self.meta.rows
+        if whole and self.meta is not None and sha.hexdigest() != self.meta.digest:
+            raise MelprintError(f"the rows of {name} have changed since the store was finished; generate it again")
 
 
 def file_digest(path: Path) -> str:
@@ -200,7 +240,23 @@ def _map_rows(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray[np.floa
         size = path.stat().st_size
     except OSError as error:
         raise MelprintError(f"the rows {path} are not there; generate the store again") from error
-    expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    if size < expected:
-        raise MelprintError(f"{path} has {size} of {expected} bytes; generate the store again")
+    row_size = shape[1] * np.dtype(dtype).itemsize
+    expected = shape[0] * row_size
+    if size == expected // 2 and dtype == "float32":
+        raise MelprintError(
+            f"{path} has half of the {expected} bytes of {list(shape)} float32: convert it from float16"
+        )
+    if size == 2 * expected and shape[0] > 1 and _looks_double(path, shape):
+        raise MelprintError(f"{path} has twice the {expected} bytes of {list(shape)} {dtype}: convert it from float64")
+    # The published scripts append the reference rows to the distractors' file: it may be longer by whole rows.
+    if size < expected or size % row_size:
+        raise MelprintError(
+            f"{path} has {size} bytes where {list(shape)} {dtype} make {expected}; generate the store again"
+        )
     return np.memmap(path, dtype, "r", shape=shape)
+
+
+def _looks_double(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether the beginning of a file makes unit rows when it is read as float64."""
+    rows = np.memmap(path, np.float64, "r", shape=shape)[: min(shape[0], 16)]
+    return bool(np.allclose(np.square(rows).sum(axis=1), 1, atol=UNIT_TOLERANCE))

@@ -30,8 +30,21 @@ class Index(Protocol):
 
     name: str
 
-    def build(self, rows: Rows, train_rows: int | None = None) -> None:
-        """Train on the first ``train_rows`` rows (all by default) and add all rows."""
+    def check(self, rows: Rows, train_rows: int | None = None) -> None:
+        """Refuse before any work what :meth:`build` could not do with these rows.
+
+        Raises:
+            MelprintError: one sentence with the reason.
+        """
+
+    def build(self, rows: Rows, train_rows: int | None = None, path: Path | None = None) -> None:
+        """Train on the first ``train_rows`` rows (all by default) and add all rows.
+
+        Args:
+            rows: to be searched.
+            train_rows: how many of them to train on.
+            path: where the index is going to be saved: one that lives on disk grows there.
+        """
 
     def search(self, queries_QD: NDArray[np.float32], k: int) -> Hits:
         """The ``k`` nearest rows of each query segment."""
@@ -39,8 +52,12 @@ class Index(Protocol):
     def save(self, path: Path) -> None:
         """Write the built index; complete or absent."""
 
-    def load(self, path: Path, rows: Rows) -> None:
-        """Read what :meth:`save` wrote for the same rows."""
+    def load(self, path: Path, rows: Rows, *, mmap: bool = False) -> None:
+        """Read what :meth:`save` wrote for the same rows, or map it where the kind of index can be mapped.
+
+        Raises:
+            MelprintError: it is damaged, or holds another number or size of rows.
+        """
 
     def settings(self) -> dict[str, object]:
         """Everything that changes the built index (search parameters do not)."""

@@ -1,5 +1,6 @@
 """Exact search by comparing with every row: the oracle of every other index."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -11,66 +12,108 @@ from melprint.errors import MelprintError
 from melprint.fingerprints.rows import Rows
 from melprint.index.base import Hits
 
-BLOCK_ROWS = 1 << 16
-BLOCK_QUERIES = 1 << 10
+# A tile of products is to stay in the cache of a processor; a GPU wants all the work that fits.
+TILE = {"cpu": 1 << 21, "cuda": 1 << 28}
+MOST_QUERIES = {"cpu": 1 << 10, "cuda": 1 << 13}
+FEWEST_ROWS, MOST_ROWS = 1 << 11, 1 << 16
+WAITING_PER_QUERY = 8
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 class ExactIndex:
-    """All rows, compared one block at a time; needs no training and keeps no copy of the rows.
+    """All rows, compared one tile at a time; needs no training.
 
     Args:
         metric: ``ip`` (inner product, larger is nearer) or ``l2`` (squared distance, smaller is nearer).
         name: as it stands in tables.
         device: where the products are computed.
+        dtype: of the products; ``float16`` rounds both sides, and is meant for GPUs.
+        resident: keep a copy of the rows on the device instead of reading the store at every search.
+        required_device: refuse to work elsewhere, e.g. ``cuda``.
     """
 
-    def __init__(self, metric: Literal["ip", "l2"] = "ip", name: str | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        metric: Literal["ip", "l2"] = "ip",
+        name: str | None = None,
+        device: str = "cpu",
+        dtype: Literal["float32", "float16"] = "float32",
+        resident: bool = False,
+        required_device: str | None = None,
+    ) -> None:
         if metric not in ("ip", "l2"):
             raise MelprintError(f"metric must be ip or l2, got {metric!r}")
+        if dtype not in DTYPES:
+            raise MelprintError(f"dtype must be float32 or float16, got {dtype!r}")
         self.metric, self.name, self.device = metric, name or metric, device
+        self.dtype, self.resident, self.required_device = DTYPES[dtype], resident, required_device
         self.rows: Rows | None = None
+        self.copy: torch.Tensor | None = None
 
-    def build(self, rows: Rows, train_rows: int | None = None) -> None:
-        """Remember where the rows are."""
-        del train_rows
+    def check(self, rows: Rows, train_rows: int | None = None) -> None:
+        """Refuse a device that is not the required one."""
+        del rows, train_rows
+        if self.required_device and torch.device(self.device).type != self.required_device:
+            raise MelprintError(
+                f"{self.name} needs a {self.required_device} device, this run uses {self.device};"
+                " leave it out of index=[…] here"
+            )
+
+    def build(self, rows: Rows, train_rows: int | None = None, path: Path | None = None) -> None:
+        """Remember where the rows are, or copy them to the device."""
+        del path
+        self.check(rows, train_rows)
         self.rows = rows
+        if self.resident:
+            self.copy = torch.empty(len(rows), rows.dim, dtype=self.dtype, device=self.device)
+            first = 0
+            for block in rows.blocks():
+                self.copy[first : first + len(block)] = torch.from_numpy(block).to(self.device)
+                first += len(block)
 
     def search(self, queries_QD: NDArray[np.float32], k: int) -> Hits:
         """The ``k`` nearest rows of each query segment; equally near ones in any order."""
         if self.rows is None:
             raise MelprintError(f"index {self.name} is empty; build it first")
+        at_once = MOST_QUERIES[torch.device(self.device).type]
         found = [
-            self._search(torch.from_numpy(queries_QD[start : start + BLOCK_QUERIES]).to(self.device), k)
-            for start in range(0, len(queries_QD), BLOCK_QUERIES)
+            self._search(torch.from_numpy(queries_QD[start : start + at_once]).to(self.device, self.dtype), k)
+            for start in range(0, len(queries_QD), at_once)
         ]
         if not found:
             return Hits(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64))
         return Hits(np.concatenate([hits.scores for hits in found]), np.concatenate([hits.rows for hits in found]))
 
     def _search(self, queries: torch.Tensor, k: int) -> Hits:
-        assert self.rows is not None
-        best = torch.full((len(queries), k), -torch.inf, device=queries.device)
-        rows = torch.full((len(queries), k), -1, dtype=torch.int64, device=queries.device)
+        """Only products above the k-th best so far are looked at again: after the first rows these are few."""
+        num_rows = TILE[queries.device.type] // len(queries)
+        best = _Best(len(queries), k, queries.device)
         first = 0
-        for block in self.rows.blocks(BLOCK_ROWS):
-            vectors = torch.as_tensor(block, device=queries.device)
+        for vectors in self._tiles(min(max(num_rows, FEWEST_ROWS), MOST_ROWS)):
             nearness = queries @ vectors.T
             if self.metric == "l2":
                 nearness = 2 * nearness - vectors.square().sum(1)
-            scores, order = nearness.topk(min(k, len(vectors)), dim=1)
-            best, keep = torch.cat([best, scores], dim=1).topk(k, dim=1)
-            rows = torch.cat([rows, order + first], dim=1).gather(1, keep)
+            best.offer(nearness, first)
             first += len(vectors)
+        scores, rows = best.ranked()
         if self.metric == "l2":
-            best = (queries.square().sum(1, keepdim=True) - best).clamp_min(0)
-        return Hits(best.cpu().numpy(), rows.cpu().numpy())
+            scores = (queries.float().square().sum(1, keepdim=True) - scores).clamp_min(0)
+        return Hits(scores.cpu().numpy(), rows.cpu().numpy())
+
+    def _tiles(self, num_rows: int) -> Iterator[torch.Tensor]:
+        if self.copy is not None:
+            yield from self.copy.split(num_rows)
+            return
+        assert self.rows is not None
+        for block in self.rows.blocks(MOST_ROWS):
+            yield from torch.from_numpy(block).to(self.device, self.dtype).split(num_rows)
 
     def save(self, path: Path) -> None:
         """Nothing to write: the store is the index."""
 
-    def load(self, path: Path, rows: Rows) -> None:
+    def load(self, path: Path, rows: Rows, *, mmap: bool = False) -> None:
         """The same as building."""
-        del path
+        del path, mmap
         self.build(rows)
 
     def settings(self) -> dict[str, object]:
@@ -78,5 +121,46 @@ class ExactIndex:
         return {"kind": "exact"}
 
     def bytes_per_vector(self) -> float:
-        """Float32 rows."""
-        return 4.0 * self.rows.dim if self.rows is not None else 0.0
+        """Rows as they are compared."""
+        return float(self.dtype.itemsize * self.rows.dim) if self.rows is not None else 0.0
+
+
+class _Best:
+    """The k best of each query among the products that were offered so far."""
+
+    def __init__(self, num_queries: int, k: int, device: torch.device) -> None:
+        self.k = k
+        self.scores = torch.full((num_queries, k), -torch.inf, device=device)
+        self.rows = torch.full((num_queries, k), -1, dtype=torch.int64, device=device)
+        self.waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self.num_waiting = 0
+
+    def offer(self, nearness: torch.Tensor, first_row: int) -> None:
+        """Take note of the products ``(Q, R)`` of the rows from ``first_row`` on."""
+        if first_row == 0:
+            scores, columns = nearness.topk(min(self.k, nearness.shape[1]), dim=1)
+            self.scores[:, : scores.shape[1]], self.rows[:, : columns.shape[1]] = scores.float(), columns
+            return
+        query, column = (nearness > self.scores[:, -1:]).nonzero(as_tuple=True)
+        self.waiting.append((query, column + first_row, nearness[query, column].float()))
+        self.num_waiting += len(query)
+        if self.num_waiting > WAITING_PER_QUERY * len(self.scores):
+            self._merge()
+
+    def ranked(self) -> tuple[torch.Tensor, torch.Tensor]:
+        self._merge()
+        return self.scores, self.rows
+
+    def _merge(self) -> None:
+        num_queries, device = len(self.scores), self.scores.device
+        own = torch.arange(num_queries, device=device).repeat_interleave(self.k)
+        query, row, score = (
+            torch.cat(parts)
+            for parts in zip((own, self.rows.flatten(), self.scores.flatten()), *self.waiting, strict=True)
+        )
+        order = score.argsort(descending=True)
+        order = order[query[order].argsort(stable=True)]
+        first = torch.searchsorted(query[order], torch.arange(num_queries, device=device))
+        kept = order[first[:, None] + torch.arange(self.k, device=device)]
+        self.scores, self.rows = score[kept], row[kept]
+        self.waiting, self.num_waiting = [], 0

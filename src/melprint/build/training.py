@@ -1,4 +1,4 @@
-"""From configs to objects; with ``melprint.entry``, the only module that knows Hydra."""
+"""What training is made of."""
 
 import logging
 import shutil
@@ -11,18 +11,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from melprint.build.common import plain
 from melprint.data.corpora.corpus import Corpus
 from melprint.data.datamodule import FingerprintData
 from melprint.errors import MelprintError
-from melprint.evaluation.protocol import MODES
-from melprint.evaluation.stores import TestStores
-from melprint.fingerprints.collection import extract_corpus
-from melprint.fingerprints.store import check_model
-from melprint.index.base import Index
-from melprint.index.exact import ExactIndex
-from melprint.models.checkpoint import load, model_digest
 from melprint.models.fingerprinter import build_fingerprinter
 from melprint.progress import console
 from melprint.training.checkpoints import LAST, checkpoints
@@ -30,28 +24,6 @@ from melprint.training.module import FingerprintModule
 from melprint.training.retrieval import RetrievalValidation
 
 FINISHED = "finished"
-
-
-def plain(config: DictConfig) -> Any:
-    """A config as plain dicts, lists and values, with everything resolved."""
-    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-
-
-def seed_from(config: DictConfig) -> int:
-    """The seed of the run.
-
-    Raises:
-        MelprintError: not a whole number from 0 on.
-    """
-    if not isinstance(config.seed, int) or not 0 <= config.seed < 2**32:
-        raise MelprintError(f"seed must be a whole number from 0 to 2**32 - 1, got {config.seed}")
-    return config.seed
-
-
-def corpus_from(config: DictConfig) -> Corpus:
-    """Fetch or find, and prepare, the corpus of ``data=…``."""
-    corpus: Corpus = instantiate(config.data.corpus, _convert_="all").prepare()
-    return corpus
 
 
 def module_from(config: DictConfig) -> FingerprintModule:
@@ -157,62 +129,3 @@ def starting_point(config: DictConfig, out: Path) -> str | None:
     if not path.exists():
         raise MelprintError(f"there is no checkpoint {path} to go on from; leave ckpt_path out to begin anew")
     return str(path)
-
-
-def device_from(name: str) -> str:
-    """``auto`` takes a GPU where there is one.
-
-    Raises:
-        MelprintError: CUDA is asked for and not there.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise MelprintError(
-            "device=cuda needs a CUDA GPU, and this machine has none that torch can use; take device=cpu"
-        )
-    return name
-
-
-def indexes_from(config: DictConfig) -> list[Index]:
-    """The indexes of ``index=[…]``; exact ones compare on the device of ``device=…``."""
-    indexes = [instantiate(node, _convert_="all") for node in config.index.values()]
-    for index in indexes:
-        if isinstance(index, ExactIndex):
-            index.device = device_from(config.device)
-    return indexes
-
-
-def lengths_from(config: DictConfig) -> list[int]:
-    """The query lengths of ``lengths=[…]``, in segments.
-
-    Raises:
-        MelprintError: not a list of positive whole numbers.
-    """
-    lengths = plain(config)["lengths"]
-    if not (isinstance(lengths, list) and lengths and all(isinstance(n, int) and n > 0 for n in lengths)):
-        raise MelprintError(f"lengths is a list of numbers of segments from 1 on, e.g. [1,3,19], got {lengths}")
-    return sorted(set(lengths))
-
-
-def stores_from(config: DictConfig) -> TestStores:
-    """The stores of ``store=…``, or those of ``ckpt=…``, which are made where they are not there yet."""
-    if config.mode not in MODES:
-        raise MelprintError(f"mode must be {' or '.join(MODES)}, got {config.mode!r}")
-    if config.ckpt is None:
-        folder = Path(config.store or f"runs/{config.name}/fingerprints")
-        return TestStores.open(folder, Path(config.dummy_store) if config.dummy_store else None, config.mode)
-    fingerprinter = load(config.ckpt, device_from(config.device))
-    digest = model_digest(fingerprinter)
-    if config.store is None:
-        folder = Path(f"runs/{config.name}/fingerprints-{digest[:12]}")
-        queries = instantiate(config.queries, _convert_="all")
-        extract_corpus(
-            fingerprinter, corpus_from(config), folder, queries, dtype=config.dtype, batch_size=config.batch_size
-        )
-    else:
-        folder = Path(config.store)
-    stores = TestStores.open(folder, Path(config.dummy_store) if config.dummy_store else None, config.mode)
-    for store in stores.present():
-        check_model(store, digest, Path(config.ckpt))
-    return stores

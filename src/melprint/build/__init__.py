@@ -1,0 +1,1 @@
+"""From configs to objects; with ``melprint.entry``, the only package that knows Hydra."""

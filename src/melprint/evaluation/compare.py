@@ -1,0 +1,144 @@
+"""Paired differences between runs on the same queries.  Axes: I queries."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from melprint.errors import MelprintError
+from melprint.evaluation.metrics import CONFIDENCE, resampled_means
+
+COLUMNS = (
+    *("run", "against", "index", "matcher", "hit", "num_segments", "seconds", "num_queries", "num_songs"),
+    *("rate", "rate_against", "difference", "low", "high", "only_here", "only_there", "mcnemar_p"),
+)
+HITS = ("exact", "near", "song")
+
+Key = tuple[str, str, int, float]  # index, matcher, segments, seconds
+
+
+@dataclass(frozen=True)
+class RunHits:
+    """Hits of every query of a run.
+
+    Attributes:
+        name: of the run.
+        hits: for each index, matcher and length, the row of each query.
+    """
+
+    name: str
+    hits: Mapping[Key, Mapping[str, Mapping[str, str]]]
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunHits":
+        """Read ``hits.csv`` of an evaluation, or of the evaluation of a run.
+
+        Raises:
+            MelprintError: there is none, or it has other columns.
+        """
+        for path in (folder / "hits.csv", folder / "evaluation" / "hits.csv"):
+            if path.exists():
+                break
+        else:
+            raise MelprintError(f"{folder} has no hits.csv; name a folder that evaluate.py wrote")
+        hits: dict[Key, dict[str, Mapping[str, str]]] = {}
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    key = (row["index"], row["matcher"], int(row["num_segments"]), float(row["seconds"]))
+                    hits.setdefault(key, {})[row["query_id"]] = {name: row[name] for name in ("cluster", *HITS)}
+        except (KeyError, ValueError) as error:
+            raise MelprintError(f"{path} is not a table of hits ({error}); evaluate again") from error
+        folders = path.parent.parts
+        return cls(str(folder) if len(folders) < 2 else "/".join(folders[-2:]), hits)
+
+
+def compare(
+    runs: Sequence[RunHits], index: str | None = None, matcher: str = "sequence", seed: int = 0
+) -> list[dict[str, Any]]:
+    """Each run against the first, with the same index at the same length on the queries of both.
+
+    The difference of hit rates has a 95 % interval from a bootstrap of whole songs, the same songs in both runs;
+    McNemar's exact test asks whether the queries that only one of them answers are evenly divided.
+
+    Args:
+        runs: two or more.
+        index: to be compared; by default every one that both have.
+        matcher: the same in both.
+        seed: of the bootstrap.
+
+    Raises:
+        MelprintError: nothing can be compared.
+    """
+    if len(runs) < 2:
+        raise MelprintError("compare needs two runs or more")
+    rows = []
+    for run in runs[1:]:
+        shared = [k for k in runs[0].hits if k in run.hits and k[1] == matcher and index in (None, k[0])]
+        pairs = [(key, sorted(runs[0].hits[key].keys() & run.hits[key].keys())) for key in shared]
+        if not any(queries for _, queries in pairs):
+            raise MelprintError(
+                f"{run.name} and {runs[0].name} share no queries of the same index and length; evaluate both on the"
+                " same corpus with the same queries"
+            )
+        for key, queries in pairs:
+            if len(queries) < max(len(runs[0].hits[key]), len(run.hits[key])):
+                raise MelprintError(
+                    f"{run.name} and {runs[0].name} were asked different queries ({len(queries)} in both of"
+                    f" {len(run.hits[key])} and {len(runs[0].hits[key])}); evaluate both on the same queries"
+                )
+            rows += [_row(run, runs[0], key, queries, hit, seed) for hit in HITS]
+    return rows
+
+
+def _row(run: RunHits, against: RunHits, key: Key, queries: Sequence[str], hit: str, seed: int) -> dict[str, Any]:
+    here, there = (np.array([int(which.hits[key][query][hit]) for query in queries]) for which in (run, against))
+    songs = np.array([against.hits[key][query]["cluster"] or query for query in queries])
+    low, high = difference_interval(here, there, songs, seed)
+    only_here, only_there = int((here > there).sum()), int((here < there).sum())
+    return {
+        "run": run.name,
+        "against": against.name,
+        "index": key[0],
+        "matcher": key[1],
+        "hit": hit,
+        "num_segments": key[2],
+        "seconds": key[3],
+        "num_queries": len(queries),
+        "num_songs": len(np.unique(songs)),
+        "rate": float(here.mean()),
+        "rate_against": float(there.mean()),
+        "difference": float((here - there).mean()),
+        "low": low,
+        "high": high,
+        "only_here": only_here,
+        "only_there": only_there,
+        "mcnemar_p": mcnemar_p(only_here, only_there),
+    }
+
+
+def difference_interval(
+    here: NDArray[np.integer], there: NDArray[np.integer], songs: NDArray[Any], seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % interval of the mean difference, by a bootstrap of whole songs."""
+    _, cluster = np.unique(songs, return_inverse=True)
+    means = resampled_means((here - there).astype(float), cluster, seed)
+    if not len(means):
+        return float("nan"), float("nan")
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def mcnemar_p(only_here: int, only_there: int) -> float:
+    """Two-sided exact p-value (McNemar 1947): of the discordant queries, half should fall to each side.
+
+    >>> mcnemar_p(5, 0), mcnemar_p(3, 3)
+    (0.0625, 1.0)
+    """
+    discordant = only_here + only_there
+    return float(binomtest(only_here, discordant).pvalue) if discordant else 1.0
