@@ -22,7 +22,7 @@ def main(cfg: DictConfig) -> None:
     lengths, stores = build.lengths_from(cfg), build.stores_from(cfg)
     model, indexes = build.model_from(cfg, stores), build.indexes_from(cfg)
     options = build.options_from(cfg, lengths, model)
-    trial = make_trial(cfg.mode, stores, lengths[-1], cfg.test_ids, cfg.seed)
+    trial = make_trial(cfg.mode, stores, lengths[-1], cfg.test_ids, cfg.seed, cfg.num_queries)
     phases = build.phases_from(cfg, stores, trial, model, lengths[-1])
     result = evaluate(trial, indexes, stores.segment, options, Path(cfg.index_cache), stores.digest(), phases)
     out = build.folder_from(cfg)

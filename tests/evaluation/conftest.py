@@ -29,11 +29,12 @@ def write_store(folder: Path, name: str, tracks: dict[str, np.ndarray]) -> None:
 @pytest.fixture
 def folder(tmp_path: Path, rng: np.random.Generator) -> Path:
     """Distractors, three tracks, and noisy queries that match them row by row."""
+    folder = tmp_path / "stores"
     walk = {f"t{n}": unit(rng.standard_normal((30, DIM))) for n in range(3)}
-    write_store(tmp_path, "dummy_db", {f"d{n}": unit(rng.standard_normal((40, DIM))) for n in range(5)})
-    write_store(tmp_path, "db", walk)
-    write_store(tmp_path, "query", {n: unit(r + 0.25 * rng.standard_normal(r.shape)) for n, r in walk.items()})
-    return tmp_path
+    write_store(folder, "dummy_db", {f"d{n}": unit(rng.standard_normal((40, DIM))) for n in range(5)})
+    write_store(folder, "db", walk)
+    write_store(folder, "query", {n: unit(r + 0.25 * rng.standard_normal(r.shape)) for n, r in walk.items()})
+    return folder
 
 
 def trial_of(folder: Path, mode: str, longest: int = 9, test_ids: object = None) -> Trial:

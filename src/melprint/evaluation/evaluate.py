@@ -1,5 +1,6 @@
 """Running a trial over index types and query lengths.  Axes: R query rows · K neighbours · I queries."""
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -155,7 +156,7 @@ def evaluate(
             build_s = build_or_reopen(
                 index, trial.references, cache, store_digest, trial.num_distractors or None, mmap=options.mmap
             )
-            hits = run.search(index)
+            hits = run.search(index, cache, store_digest)
             run.add_costs(index, build_s, memory)
             run.add_sequence(index, hits, build_s)
             if phases is not None:
@@ -166,6 +167,25 @@ def evaluate(
     elif options.open_set is not None and trial.borders is not None:
         console.print("too few tracks for an open-set test: none is reported", highlight=False, soft_wrap=True)
     return run.result
+
+
+def neighbours_once(
+    index: Index, queries_QD: NDArray[np.float32], k: int, cache: Path, store_digest: str
+) -> NDArray[np.int64]:
+    """Exact neighbours, kept for the next index that is measured against them: at ten million rows they take minutes."""
+    asked = hashlib.sha256(np.ascontiguousarray(queries_QD).data).hexdigest()
+    metric = getattr(index, "metric", index.name)
+    key = hashlib.sha256(f"{store_digest} {asked} {k} {metric}".encode()).hexdigest()[:16]
+    path = cache / f"neighbours-{metric}-{key}.npy"
+    if path.exists():
+        rows: NDArray[np.int64] = np.load(path)
+        return rows
+    rows = index.search(queries_QD, k).rows
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial.npy")
+    np.save(partial, rows)
+    partial.replace(path)
+    return rows
 
 
 def _checked_lengths(trial: Trial, options: Options) -> list[int]:
@@ -210,11 +230,13 @@ class _Run:
     def seconds(self, length: int) -> float:
         return self.segment.query_seconds(length)
 
-    def search(self, index: Index) -> NDArray[np.int64]:
+    def search(self, index: Index, cache: Path, store_digest: str) -> NDArray[np.int64]:
         """Neighbours of every query row, -1 for rows that no query needs."""
-        found = index.search(self.trial.queries.take(self.used), self.options.num_neighbours).rows
+        queries, k = self.trial.queries.take(self.used), self.options.num_neighbours
         if self.exact_rows is None:
-            self.exact_rows = found
+            found = self.exact_rows = neighbours_once(index, queries, k, cache, store_digest)
+        else:
+            found = index.search(queries, k).rows
         self.recall = recall_against(self.exact_rows, found)
         hit_rows = np.full((len(self.trial.queries), self.options.num_neighbours), -1, np.int64)
         hit_rows[self.used] = found

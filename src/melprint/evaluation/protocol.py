@@ -6,7 +6,7 @@ borders, query row i belongs to reference row i.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -60,6 +60,27 @@ class Trial:
     true_start_s: NDArray[np.float64]
     song_of: NDArray[np.int64]
 
+    def thinned(self, num_queries: int) -> "Trial":
+        """Some of the queries, spread evenly.
+
+        Raises:
+            MelprintError: there are not so many.
+        """
+        if not 1 <= num_queries <= len(self.first_segment):
+            raise MelprintError(f"num_queries must lie between 1 and {len(self.first_segment)}, got {num_queries}")
+        kept = np.linspace(0, len(self.first_segment) - 1, num_queries).round().astype(np.int64)
+        return replace(
+            self,
+            first_segment=self.first_segment[kept],
+            num_segments=self.num_segments[kept],
+            true_track=self.true_track[kept],
+            true_start=self.true_start[kept],
+            query_ids=[self.query_ids[query] for query in kept],
+            details=[self.details[query] for query in kept] if self.details else (),
+            true_start_s=self.true_start_s[kept],
+            song_of=self.song_of[kept] if len(self.song_of) else self.song_of,
+        )
+
     def used_rows(self) -> NDArray[np.int64]:
         """Every query row that some query needs, once."""
         used = np.zeros(len(self.queries) + 1, np.int64)
@@ -79,7 +100,14 @@ class Trial:
         )
 
 
-def make_trial(mode: Mode, stores: TestStores, longest: int, test_ids: str | int | None, seed: int) -> Trial:
+def make_trial(
+    mode: Mode,
+    stores: TestStores,
+    longest: int,
+    test_ids: str | int | None = None,
+    seed: int = 0,
+    num_queries: int | None = None,
+) -> Trial:
     """The test set of some stores.
 
     Args:
@@ -90,6 +118,7 @@ def make_trial(mode: Mode, stores: TestStores, longest: int, test_ids: str | int
             ``.npy`` file; by default the beginning of each query track where their places are recorded,
             and ``all`` otherwise.
         seed: of the choice.
+        num_queries: only so many of the queries, spread evenly over all.
 
     Raises:
         MelprintError: the stores do not fit together or the ids are of no use.
@@ -102,10 +131,12 @@ def make_trial(mode: Mode, stores: TestStores, longest: int, test_ids: str | int
         )
     match mode:
         case "compat":
-            return _compat_trial(stores, longest, test_ids, seed)
+            trial = _compat_trial(stores, longest, test_ids, seed)
         case "strict":
-            return _strict_trial(stores, longest, test_ids, seed)
-    raise MelprintError(f"mode must be strict or compat, got {mode!r}")
+            trial = _strict_trial(stores, longest, test_ids, seed)
+        case _:
+            raise MelprintError(f"mode must be strict or compat, got {mode!r}")
+    return trial if num_queries is None else trial.thinned(num_queries)
 
 
 def _compat_trial(stores: TestStores, longest: int, test_ids: str | int | None, seed: int) -> Trial:
