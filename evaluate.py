@@ -20,12 +20,19 @@ def main(cfg: DictConfig) -> None:
     from melprint.evaluation.report import print_table, write_report
 
     lengths, stores = build.lengths_from(cfg), build.stores_from(cfg)
-    model, indexes = build.model_from(cfg, stores), build.indexes_from(cfg)
+    model, out = build.model_from(cfg, stores), build.folder_from(cfg)
+    if cfg.get("study"):
+        from melprint.evaluation.grid_report import write_grid
+
+        rows = build.grid_from(cfg, stores, model, lengths).run(out)
+        report = write_grid(rows, out, build.origin_from(cfg, stores))
+        Console(soft_wrap=True).print(f"report: {report.resolve()}")
+        return
+    indexes = build.indexes_from(cfg)
     options = build.options_from(cfg, lengths, model)
     trial = make_trial(cfg.mode, stores, lengths[-1], cfg.test_ids, cfg.seed, cfg.num_queries)
     phases = build.phases_from(cfg, stores, trial, model, lengths[-1])
     result = evaluate(trial, indexes, stores.segment, options, Path(cfg.index_cache), stores.digest(), phases)
-    out = build.folder_from(cfg)
     print_table(result.metrics, Console())
     report = write_report(result, out, build.origin_from(cfg, stores))
     Console(soft_wrap=True).print(f"report: {report.resolve()}")

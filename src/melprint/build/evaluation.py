@@ -19,6 +19,7 @@ from melprint.evaluation.evaluate import Options
 from melprint.evaluation.localisation import Phases
 from melprint.evaluation.openset import OpenSetSpec
 from melprint.evaluation.protocol import MODES, Trial
+from melprint.evaluation.robustness import Grid, GridSpec, Scene
 from melprint.evaluation.stores import TestStores
 from melprint.fingerprints.collection import extract_corpus, extract_phases
 from melprint.fingerprints.store import check_model
@@ -145,6 +146,25 @@ def phases_from(
     return Phases.of(trial, fine, stores.segment, longest)
 
 
+def grid_from(config: DictConfig, stores: TestStores, model: Fingerprinter | None, lengths: list[int]) -> Grid:
+    """What ``study=robustness`` measures with: queries of its own, and exact search.
+
+    Raises:
+        MelprintError: the model that made the stores is not at hand.
+    """
+    if model is None or config.mode != "strict":
+        raise MelprintError(
+            "study=robustness fingerprints queries of its own: it needs mode=strict and the model that made the stores,"
+            " as ckpt=…"
+        )
+    spec = GridSpec(**plain(config.study.grid))
+    corpus = corpus_from(config)
+    index = ExactIndex(device=device_from(config.device))
+    grid = Grid(Scene(corpus, spec, corpus.root / "grid"), model, stores, index, lengths)
+    index.build(grid.references)
+    return grid
+
+
 def folder_from(config: DictConfig) -> Path:
     """Where the evaluation is written to; each job of a sweep has a folder of its own."""
     if config.out is not None:
@@ -152,6 +172,8 @@ def folder_from(config: DictConfig) -> Path:
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         return Path(HydraConfig.get().runtime.output_dir) / "evaluation"
     name = config.name if config.store is None else "-".join(Path(config.store).resolve().parts[-2:])
+    if config.get("study"):
+        return Path(f"runs/{name}/{config.study.name}")
     return Path(f"runs/{name}/evaluation{'' if config.mode == 'strict' else '-' + config.mode}")
 
 

@@ -172,7 +172,7 @@ def evaluate(
 def neighbours_once(
     index: Index, queries_QD: NDArray[np.float32], k: int, cache: Path, store_digest: str
 ) -> NDArray[np.int64]:
-    """Exact neighbours, kept for the next index that is measured against them: at ten million rows they take minutes."""
+    """Exact neighbours, kept for the next index that is measured by them: at ten million rows they take minutes."""
     asked = hashlib.sha256(np.ascontiguousarray(queries_QD).data).hexdigest()
     metric = getattr(index, "metric", index.name)
     key = hashlib.sha256(f"{store_digest} {asked} {k} {metric}".encode()).hexdigest()[:16]
