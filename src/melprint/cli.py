@@ -57,6 +57,45 @@ def merge(
 
 
 @app.command()
+def compare(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN RUN…", help="Folders that evaluate.py wrote; RUN:INDEX takes one index.")
+    ],
+    index: Annotated[str | None, typer.Option(help="One index; by default every one that both have.")] = None,
+    matcher: Annotated[str, typer.Option(help="As it stands in metrics.csv.")] = "sequence",
+    csv: Annotated[Path | None, typer.Option(help="Write the table to this file too.")] = None,
+) -> None:
+    """Paired differences of hit rates on the same queries: every run against the first.
+
+    Intervals (95 %) come from a bootstrap of whole songs, p from McNemar's exact test.
+    """
+    from rich.console import Console
+
+    from melprint.data.manifest import write_rows
+    from melprint.evaluation.compare import COLUMNS, RunHits, comparison_table
+    from melprint.evaluation.compare import compare as compare_runs
+
+    rows = compare_runs([RunHits.read(run) for run in runs], index, matcher)
+    for table in comparison_table(rows):
+        Console().print(table)
+    if csv is not None:
+        write_rows(csv, COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
+
+
+@app.command()
+def report(
+    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="A folder with evaluations in it, at any depth.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the page; by default RUNS itself.")] = None,
+) -> None:
+    """Gather evaluations, those of sweeps too, into leaderboard.html and leaderboard.csv."""
+    from melprint.evaluation.leaderboard import evaluations_below, write_leaderboard
+
+    found = evaluations_below(runs)
+    page = write_leaderboard(found, out or runs)
+    typer.echo(f"{len(found)} evaluations: {page.resolve()}")
+
+
+@app.command()
 def info(checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT")]) -> None:
     """Say what a checkpoint holds."""
     from melprint.models import load, model_digest

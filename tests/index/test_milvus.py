@@ -50,7 +50,7 @@ def test_lite_agrees_with_exact_search_and_is_found_again(kind: str, metric: str
     build_or_reopen(index, rows, tmp_path / "kept", "digest", None)
     agrees_with_exact(index, rows, 0.97)
     assert index.bytes_per_vector() > 4 * DIM
-    index.close()
+    index.release()
     again = MilvusIndex(uri, kind, metric, params=params, search=search)
     again.build = None  # type: ignore[assignment]
     build_or_reopen(again, rows, tmp_path / "kept", "digest", None)
@@ -61,7 +61,7 @@ def test_lite_agrees_with_exact_search_and_is_found_again(kind: str, metric: str
     again.drop()
     with pytest.raises(MelprintError, match="no longer has the collection"):
         again.load(pointer, rows)
-    again.close()
+    again.release()
 
 
 def test_few_lists_find_less(rows: Rows, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_few_lists_find_less(rows: Rows, tmp_path: Path) -> None:
     index.build(rows)
     with pytest.raises(AssertionError):
         agrees_with_exact(index, rows, 0.9)
-    index.close()
+    index.release()
 
 
 def test_what_cannot_be_had_is_refused_by_name(rows: Rows, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_what_cannot_be_had_is_refused_by_name(rows: Rows, tmp_path: Path) -> No
         index.build(rows)
     with pytest.raises(MelprintError, match="another process may have it open"):
         subprocess_opens(local)
-    index.close()
+    index.release()
     for uri, words in (
         (None, "index=milvus needs uri="),
         ("http://127.0.0.1:9", "no Milvus server answers at http://127.0.0.1:9"),

@@ -1,13 +1,14 @@
 """Paired differences between runs on the same queries.  Axes: I queries."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.table import Table
 from scipy.stats import binomtest
 
 from melprint.errors import MelprintError
@@ -18,6 +19,8 @@ COLUMNS = (
     *("rate", "rate_against", "difference", "low", "high", "only_here", "only_there", "mcnemar_p"),
 )
 HITS = ("exact", "near", "song")
+
+ANY = "chosen"  # stands for the index that was named with its run
 
 Key = tuple[str, str, int, float]  # index, matcher, segments, seconds
 
@@ -35,12 +38,19 @@ class RunHits:
     hits: Mapping[Key, Mapping[str, Mapping[str, str]]]
 
     @classmethod
-    def read(cls, folder: Path) -> "RunHits":
+    def read(cls, name: str) -> "RunHits":
         """Read ``hits.csv`` of an evaluation, or of the evaluation of a run.
+
+        Args:
+            name: ``FOLDER``, or ``FOLDER:INDEX`` for one index, which is then compared with whatever the others have.
 
         Raises:
             MelprintError: there is none, or it has other columns.
         """
+        folder, index = Path(name), ""
+        if not folder.exists() and ":" in name:
+            before, _, index = name.rpartition(":")
+            folder = Path(before)
         for path in (folder / "hits.csv", folder / "evaluation" / "hits.csv"):
             if path.exists():
                 break
@@ -54,8 +64,12 @@ class RunHits:
                     hits.setdefault(key, {})[row["query_id"]] = {name: row[name] for name in ("cluster", *HITS)}
         except (KeyError, ValueError) as error:
             raise MelprintError(f"{path} is not a table of hits ({error}); evaluate again") from error
-        folders = path.parent.parts
-        return cls(str(folder) if len(folders) < 2 else "/".join(folders[-2:]), hits)
+        if not index:
+            return cls(name, hits)
+        chosen = {(ANY, *key[1:]): rows for key, rows in hits.items() if key[0] == index}
+        if not chosen:
+            raise MelprintError(f"{path} has no index {index}, only {', '.join(sorted({key[0] for key in hits}))}")
+        return cls(name, chosen)
 
 
 def compare(
@@ -94,6 +108,30 @@ def compare(
                 )
             rows += [_row(run, runs[0], key, queries, hit, seed) for hit in HITS]
     return rows
+
+
+def comparison_table(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
+    """For a screen: a table for each pair of runs, in points of percent."""
+    for pair in dict.fromkeys((row["run"], row["against"]) for row in rows):
+        own = [row for row in rows if (row["run"], row["against"]) == pair]
+        table = Table(title=f"{pair[0]} (here) against {pair[1]} (there)")
+        for name in ("index", "hit", "query", "here", "there", "points", "95 %", "only", "p"):
+            table.add_column(name, justify="left" if name in ("index", "hit") else "right", no_wrap=True)
+        for row in own:
+            table.add_row(
+                "" if row["index"] == ANY else row["index"],
+                row["hit"],
+                f"{row['seconds']:g} s",
+                f"{100 * row['rate']:.1f}",
+                f"{100 * row['rate_against']:.1f}",
+                f"{100 * row['difference']:+.1f}",
+                f"{100 * row['low']:+.1f} {100 * row['high']:+.1f}",
+                f"{row['only_here']}/{row['only_there']}",
+                f"{row['mcnemar_p']:.2g}",
+            )
+        counts = f"{own[0]['num_queries']} queries of {own[0]['num_songs']} songs"
+        table.caption = f"{counts}; only: answered here and not there / there and not here; p: McNemar, exact"
+        yield table
 
 
 def _row(run: RunHits, against: RunHits, key: Key, queries: Sequence[str], hit: str, seed: int) -> dict[str, Any]:

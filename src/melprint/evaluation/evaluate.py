@@ -161,6 +161,7 @@ def evaluate(
             run.add_sequence(index, hits, build_s)
             if phases is not None:
                 run.add_refined(index, phases, build_s)
+            index.release()  # the next one may need all the memory
             advance(1)
     if open_set is not None and options.open_set is not None:
         _add_open_set(run, open_set, ordered[0], options.open_set, cache, store_digest)

@@ -59,6 +59,9 @@ class Index(Protocol):
             MelprintError: it is damaged, or holds another number or size of rows.
         """
 
+    def release(self) -> None:
+        """Give memory and connections back; what was saved can be loaded again."""
+
     def settings(self) -> dict[str, object]:
         """Everything that changes the built index (search parameters do not)."""
 

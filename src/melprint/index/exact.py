@@ -116,6 +116,10 @@ class ExactIndex:
         del path, mmap
         self.build(rows)
 
+    def release(self) -> None:
+        """Forget the rows."""
+        self.rows = self.copy = None
+
     def settings(self) -> dict[str, object]:
         """Nothing changes what is built."""
         return {"kind": "exact"}

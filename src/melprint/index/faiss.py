@@ -148,6 +148,10 @@ class FaissIndex:
         self._ready(index)
         self.num_bytes = self._size_of(path)
 
+    def release(self) -> None:
+        """Free the index."""
+        self.index = self.num_bytes = self._workspace = None
+
     def settings(self) -> dict[str, object]:
         """Everything that changes the built index."""
         return {

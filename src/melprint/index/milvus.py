@@ -174,7 +174,7 @@ class MilvusIndex:
                 self.client.drop_collection(self.collection, timeout=self.timeout_s)
             self.collection = None
 
-    def close(self) -> None:
+    def release(self) -> None:
         """Give the connection, and the lock of a local folder, back."""
         if self._client is not None:
             self._client.close()
