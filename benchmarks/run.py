@@ -1,4 +1,4 @@
-"""Speed of the parts, always as a ratio within one run: ``python benchmarks/run.py`` rewrites RESULTS.md."""
+"""Speed of the parts, always as a ratio within one run: ``python benchmarks/run.py`` rewrites its part of RESULTS.md."""
 
 import os
 import platform
@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from results import write_part
 
 import melprint  # first: it sets how threads wait
 from melprint.audio.files import write_wav
@@ -136,14 +137,12 @@ def matching() -> list[str]:
 
 def main() -> None:
     head = [
-        "# Speed",
-        "",
         f"`python benchmarks/run.py`, melprint {melprint.__version__}, {date.today()}, {os.cpu_count()} cores"
         f" ({platform.machine()}), torch {torch.__version__}, {torch.get_num_threads()} threads."
         f" Medians of {ROUNDS} runs after a warm-up; on shared machines only the ratios mean something.",
     ]
     parts = ["\n".join(section()) for section in (networks, augmentation, matching)]
-    Path(__file__).with_name("RESULTS.md").write_text("\n\n".join(["\n".join(head), *parts]) + "\n")
+    write_part("Parts", ["\n\n".join(["\n".join(head), *parts])])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from melprint.errors import MelprintError
 from melprint.fingerprints.rows import Rows
 from melprint.index.exact import ExactIndex
 from melprint.index.faiss import FaissIndex
+from melprint.index.lists import can_search
 
 EXHAUSTIVE = {
     "ip": partial(ExactIndex, "ip"),
@@ -75,6 +76,62 @@ def test_compressed_indexes_are_smaller_and_mostly_right(name: str, rng: np.rand
     hits = index.search(centres, 10)
     assert np.mean(hits.rows % 40 == np.arange(40)[:, None]) > 0.9
     assert index.bytes_per_vector() < 32
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+@pytest.mark.parametrize("factory", ["IVF8,Flat", "IVF8,SQ8", "IVF8,PQ4x6"])
+def test_many_queries_find_what_each_finds_alone(factory: str, metric: str, rng: np.random.Generator) -> None:
+    """Together they are compared list by list, alone by faiss's own search."""
+    rows = Rows([rng.standard_normal((n, 16), dtype=np.float32) for n in (1_000, 500)])
+    queries = rng.standard_normal((300, 16), dtype=np.float32)
+    index = FaissIndex(factory, "index", metric, search={"nprobe": 3})
+    index.build(rows)
+    assert can_search(index.faiss, index.index, len(queries))
+    assert not can_search(index.faiss, index.index, 1)
+    together = index.search(queries, 7)
+    alone = [index.search(query[None], 7) for query in queries]
+    np.testing.assert_allclose(together.scores, np.concatenate([hits.scores for hits in alone]), rtol=1e-3, atol=1e-3)
+    assert np.mean(together.rows == np.concatenate([hits.rows for hits in alone])) > 0.995  # ties apart
+
+
+def test_fewer_rows_in_the_lists_than_neighbours(rng: np.random.Generator) -> None:
+    rows = Rows([rng.standard_normal((20, 8), dtype=np.float32)])
+    index = FaissIndex("IVF8,Flat", "index", search={"nprobe": 1})
+    index.build(rows)
+    hits = index.search(rng.standard_normal((400, 8), dtype=np.float32), 18)
+    assert ((hits.rows >= -1) & (hits.rows < 20)).all()
+    assert (hits.rows == -1).any()
+    for found in hits.rows:
+        there = found[found >= 0]
+        assert len(set(there.tolist())) == len(there)
+        assert (found[len(there) :] == -1).all()
+
+
+def test_tiles_and_late_rows_change_nothing(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best rows come last and in sizes that no tile divides."""
+    monkeypatch.setattr("melprint.index.exact.FEWEST_ROWS", 70)
+    monkeypatch.setattr("melprint.index.exact.TILE", {"cpu": 70 * 50})
+    vectors = rng.standard_normal((1_003, 8), dtype=np.float32)
+    vectors *= np.linspace(0.01, 3, len(vectors), dtype=np.float32)[:, None]
+    rows, queries = Rows([vectors[:77], vectors[77:]]), rng.standard_normal((50, 8), dtype=np.float32)
+    for metric in ("ip", "l2"):
+        index = ExactIndex(metric)
+        index.build(rows)
+        scores, found = brute_force(rows, queries, metric, 9)
+        hits = index.search(queries, 9)
+        assert np.mean(hits.rows == found) > 0.99  # but for ties within float32
+        np.testing.assert_allclose(hits.scores, scores, rtol=1e-4, atol=1e-4)
+
+
+def test_half_precision_rounds_and_little_else(rng: np.random.Generator) -> None:
+    vectors = rng.standard_normal((500, 32), dtype=np.float32)
+    rows = Rows([vectors / np.linalg.norm(vectors, axis=1, keepdims=True)])
+    index = ExactIndex("ip", dtype="float16", resident=True)
+    index.build(rows)
+    hits = index.search(rows.take(np.arange(100)), 3)
+    assert hits.rows[:, 0].tolist() == list(range(100))
+    np.testing.assert_allclose(hits.scores[:, 0], 1, atol=2e-3)
+    assert index.bytes_per_vector() == 64
 
 
 def test_refinement_has_the_bits_that_are_named(rng: np.random.Generator, tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def options_from(config: DictConfig, lengths: list[int], model: Fingerprinter | 
         mmap=values["index_mmap"],
         open_set=OpenSetSpec(**values["open_set"]) if values["open_set"] else None,
         embed=_embedding(model) if model is not None else None,
+        exact=config.mode == "strict" if values["exact"] == "auto" else bool(values["exact"]),
     )
 
 

@@ -73,6 +73,7 @@ class Options:
         mmap: map kept indexes instead of reading them.
         open_set: how tracks are divided for it; ``None`` leaves it out.
         embed: makes fingerprints of so many segments, to be timed.
+        exact: search exactly first, whether it is asked for or not: recall and losses are measured against it.
     """
 
     lengths: Sequence[int]
@@ -81,6 +82,7 @@ class Options:
     mmap: bool = False
     open_set: OpenSetSpec | None = None
     embed: Callable[[int], object] | None = None
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def evaluate(
     """Every index at every length; each query segment is searched once per index.
 
     Exact search comes first, as the measure of the others: the exact index that is asked for, or else one by
-    inner product.
+    inner product.  Without it, recall and losses are NaN.
 
     Args:
         trial: what is asked.
@@ -143,12 +145,14 @@ def evaluate(
             before all are checked.
     """
     lengths = _checked_lengths(trial, options)
-    oracle = next((i for i in indexes if isinstance(i, ExactIndex) and i.required_device is None), ExactIndex())
-    ordered = [oracle, *(index for index in indexes if index is not oracle)]
+    oracle = next((i for i in indexes if isinstance(i, ExactIndex) and i.required_device is None), None)
+    if oracle is None and options.exact:
+        oracle = ExactIndex()
+    ordered = [*([oracle] if oracle is not None else []), *(index for index in indexes if index is not oracle)]
     for index in ordered:
         index.check(trial.references, trial.num_distractors or None)
     open_set = open_set_of(trial, options.open_set, lengths[-1]) if options.open_set is not None else None
-    run = _Run(trial, segment, options, lengths)
+    run = _Run(trial, segment, options, lengths, measured=oracle is not None)
     with progress_bar("evaluate", len(ordered)) as advance:
         for index in ordered:
             memory = PeakMemory()
@@ -220,7 +224,10 @@ def _add_open_set(
 class _Run:
     """Fills the tables of a result, one index after another."""
 
-    def __init__(self, trial: Trial, segment: SegmentSpec, options: Options, lengths: Sequence[int]) -> None:
+    def __init__(
+        self, trial: Trial, segment: SegmentSpec, options: Options, lengths: Sequence[int], *, measured: bool
+    ) -> None:
+        self.measured = measured
         self.trial, self.segment, self.options, self.lengths = trial, segment, options, lengths
         self.used = trial.used_rows()
         self.result = Result()
@@ -234,11 +241,13 @@ class _Run:
     def search(self, index: Index, cache: Path, store_digest: str) -> NDArray[np.int64]:
         """Neighbours of every query row, -1 for rows that no query needs."""
         queries, k = self.trial.queries.take(self.used), self.options.num_neighbours
-        if self.exact_rows is None:
+        if not self.measured:
+            found = index.search(queries, k).rows
+        elif self.exact_rows is None:
             found = self.exact_rows = neighbours_once(index, queries, k, cache, store_digest)
         else:
             found = index.search(queries, k).rows
-        self.recall = recall_against(self.exact_rows, found)
+        self.recall = recall_against(self.exact_rows, found) if self.exact_rows is not None else math.nan
         hit_rows = np.full((len(self.trial.queries), self.options.num_neighbours), -1, np.int64)
         hit_rows[self.used] = found
         return hit_rows
@@ -332,7 +341,7 @@ class _Run:
                 **key,
                 **rates,
                 "recall_at_20": self.recall,
-                "ann_loss": math.nan if only_first else exact_rate - rates["top1_exact"],
+                "ann_loss": math.nan if only_first or not self.measured else exact_rate - rates["top1_exact"],
                 "num_vectors": len(trial.references),
                 "bytes_per_vector": index.bytes_per_vector(),
                 "build_s": build_s,

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from melprint.errors import MelprintError
 from melprint.fingerprints.rows import Rows
 from melprint.index.base import Hits
+from melprint.index.best import Best, nearness_of
 
 # A tile of products is to stay in the cache of a processor; a GPU wants all the work that fits.
 TILE = {"cpu": 1 << 21, "cuda": 1 << 28}
 MOST_QUERIES = {"cpu": 1 << 10, "cuda": 1 << 13}
 FEWEST_ROWS, MOST_ROWS = 1 << 11, 1 << 16
-WAITING_PER_QUERY = 8
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -85,19 +85,19 @@ class ExactIndex:
         return Hits(np.concatenate([hits.scores for hits in found]), np.concatenate([hits.rows for hits in found]))
 
     def _search(self, queries: torch.Tensor, k: int) -> Hits:
-        """Only products above the k-th best so far are looked at again: after the first rows these are few."""
-        num_rows = TILE[queries.device.type] // len(queries)
-        best = _Best(len(queries), k, queries.device)
+        tile = TILE[queries.device.type]
+        best, every = Best(len(queries), k, queries.device), torch.arange(len(queries), device=queries.device)
+        num_rows = min(max(tile // len(queries), FEWEST_ROWS), MOST_ROWS)
+        out = torch.empty(len(queries) * num_rows, dtype=queries.dtype, device=queries.device)
         first = 0
-        for vectors in self._tiles(min(max(num_rows, FEWEST_ROWS), MOST_ROWS)):
-            nearness = queries @ vectors.T
-            if self.metric == "l2":
-                nearness = 2 * nearness - vectors.square().sum(1)
-            best.offer(nearness, first)
+        for vectors in self._tiles(num_rows):
+            rows = torch.arange(first, first + len(vectors), device=queries.device)
+            nearness = nearness_of(queries, vectors, self.metric, out)
+            (best.offer if first else best.begin)(every, nearness, rows)
             first += len(vectors)
         scores, rows = best.ranked()
         if self.metric == "l2":
-            scores = (queries.float().square().sum(1, keepdim=True) - scores).clamp_min(0)
+            scores = (queries.float().square().sum(1, keepdim=True) - 2 * scores).clamp_min(0)
         return Hits(scores.cpu().numpy(), rows.cpu().numpy())
 
     def _tiles(self, num_rows: int) -> Iterator[torch.Tensor]:
@@ -127,44 +127,3 @@ class ExactIndex:
     def bytes_per_vector(self) -> float:
         """Rows as they are compared."""
         return float(self.dtype.itemsize * self.rows.dim) if self.rows is not None else 0.0
-
-
-class _Best:
-    """The k best of each query among the products that were offered so far."""
-
-    def __init__(self, num_queries: int, k: int, device: torch.device) -> None:
-        self.k = k
-        self.scores = torch.full((num_queries, k), -torch.inf, device=device)
-        self.rows = torch.full((num_queries, k), -1, dtype=torch.int64, device=device)
-        self.waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-        self.num_waiting = 0
-
-    def offer(self, nearness: torch.Tensor, first_row: int) -> None:
-        """Take note of the products ``(Q, R)`` of the rows from ``first_row`` on."""
-        if first_row == 0:
-            scores, columns = nearness.topk(min(self.k, nearness.shape[1]), dim=1)
-            self.scores[:, : scores.shape[1]], self.rows[:, : columns.shape[1]] = scores.float(), columns
-            return
-        query, column = (nearness > self.scores[:, -1:]).nonzero(as_tuple=True)
-        self.waiting.append((query, column + first_row, nearness[query, column].float()))
-        self.num_waiting += len(query)
-        if self.num_waiting > WAITING_PER_QUERY * len(self.scores):
-            self._merge()
-
-    def ranked(self) -> tuple[torch.Tensor, torch.Tensor]:
-        self._merge()
-        return self.scores, self.rows
-
-    def _merge(self) -> None:
-        num_queries, device = len(self.scores), self.scores.device
-        own = torch.arange(num_queries, device=device).repeat_interleave(self.k)
-        query, row, score = (
-            torch.cat(parts)
-            for parts in zip((own, self.rows.flatten(), self.scores.flatten()), *self.waiting, strict=True)
-        )
-        order = score.argsort(descending=True)
-        order = order[query[order].argsort(stable=True)]
-        first = torch.searchsorted(query[order], torch.arange(num_queries, device=device))
-        kept = order[first[:, None] + torch.arange(self.k, device=device)]
-        self.scores, self.rows = score[kept], row[kept]
-        self.waiting, self.num_waiting = [], 0

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from melprint.errors import MelprintError
 from melprint.fingerprints.rows import Rows
 from melprint.index.base import Hits
+from melprint.index.lists import can_search, search_lists
 from melprint.progress import progress_bar
 from melprint.randomness import rng_for
 
@@ -26,8 +27,6 @@ SHARD_ROWS = 1 << 20
 # IVFPQ with refinement: faiss's own factory strings can say the parts of the refinement but not their bits.
 REFINED = re.compile(r"IVF(\d+),PQ(\d+)x(\d+)\+(\d+)x(\d+)")
 LISTS = "{lists}"
-# A list-major search pays once each list meets enough queries for a matrix product.
-QUERIES_PER_LIST = 32
 
 
 class FaissIndex:
@@ -108,11 +107,8 @@ class FaissIndex:
         if self.index is None:
             raise MelprintError(f"index {self.name} is empty; build it first")
         queries = np.ascontiguousarray(queries_QD, np.float32)
-        if self._list_by_list(len(queries)):
-            from faiss.contrib.big_batch_search import big_batch_search
-
-            with contextlib.redirect_stdout(io.StringIO()):  # it reports every list
-                return Hits(*big_batch_search(self.index, queries, k, threaded=0, verbose=1))
+        if can_search(self.faiss, self.index, len(queries)):
+            return search_lists(self.faiss, self.index, queries, k)
         return Hits(*self.index.search(queries, k))
 
     def save(self, path: Path) -> None:
@@ -295,20 +291,6 @@ class FaissIndex:
 
     def _size_of(self, path: Path) -> int:
         return path.stat().st_size + (lists_of(path).stat().st_size if self.on_disk else 0)
-
-    def _list_by_list(self, num_queries: int) -> bool:
-        """Whether all queries of a list are compared with it at once, by matrix products.
-
-        The results are those of faiss's own search, which walks through the lists of each query.  faiss's
-        function subtracts the centroid from the query, which is right for distances only.
-        """
-        faiss, index = self.faiss, self.index
-        known = (faiss.IndexIVFFlat, faiss.IndexIVFPQ, faiss.IndexIVFScalarQuantizer)
-        return (
-            type(index) in known
-            and index.metric_type == faiss.METRIC_L2
-            and num_queries * index.nprobe >= QUERIES_PER_LIST * index.nlist
-        )
 
     def _set(self, index: Any, parameters: Mapping[str, float]) -> None:
         space = self.faiss.ParameterSpace()
