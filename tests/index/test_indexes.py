@@ -109,7 +109,6 @@ def test_fewer_rows_in_the_lists_than_neighbours(rng: np.random.Generator) -> No
 
 def test_tiles_and_late_rows_change_nothing(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     """The best rows come last and in sizes that no tile divides."""
-    monkeypatch.setattr("melprint.index.exact.FEWEST_ROWS", 70)
     monkeypatch.setattr("melprint.index.exact.TILE", {"cpu": 70 * 50})
     vectors = rng.standard_normal((1_003, 8), dtype=np.float32)
     vectors *= np.linspace(0.01, 3, len(vectors), dtype=np.float32)[:, None]

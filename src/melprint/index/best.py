@@ -12,13 +12,18 @@ GROUPS = 32
 WAITING_PER_QUERY = 8
 
 
-def nearness_of(queries_QD: Tensor, rows_RD: Tensor, metric: str, out: Tensor | None = None) -> Tensor:
-    """Products ``(Q, R)``, in ``out`` where it fits."""
+def handicap_of(rows_RD: Tensor, metric: str) -> Tensor | None:
+    """What is added to the product of each row ``(R,)``, if anything is."""
+    return rows_RD.square().sum(1) / -2 if metric == "l2" else None
+
+
+def nearness_of(queries_QD: Tensor, rows_RD: Tensor, handicap_R: Tensor | None, out: Tensor) -> Tensor:
+    """Nearness ``(Q, R)``, in the beginning of the flat tensor ``out``."""
     shape = (len(queries_QD), len(rows_RD))
-    out = out[: shape[0] * shape[1]].view(shape) if out is not None else None
-    if metric == "ip":
+    out = out[: shape[0] * shape[1]].view(shape)
+    if handicap_R is None:
         return torch.mm(queries_QD, rows_RD.T, out=out)
-    return torch.addmm(rows_RD.square().sum(1) / -2, queries_QD, rows_RD.T, out=out)
+    return torch.addmm(handicap_R, queries_QD, rows_RD.T, out=out)
 
 
 class Best:

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from melprint.errors import MelprintError
 from melprint.fingerprints.rows import Rows
 from melprint.index.base import Hits
-from melprint.index.best import Best, nearness_of
+from melprint.index.best import Best, handicap_of, nearness_of
 
 # A tile of products is to stay in the cache of a processor; a GPU wants all the work that fits.
 TILE = {"cpu": 1 << 21, "cuda": 1 << 28}
 MOST_QUERIES = {"cpu": 1 << 10, "cuda": 1 << 13}
-FEWEST_ROWS, MOST_ROWS = 1 << 11, 1 << 16
+MOST_ROWS = 1 << 16
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -75,38 +75,31 @@ class ExactIndex:
         """The ``k`` nearest rows of each query segment; equally near ones in any order."""
         if self.rows is None:
             raise MelprintError(f"index {self.name} is empty; build it first")
-        at_once = MOST_QUERIES[torch.device(self.device).type]
-        found = [
-            self._search(torch.from_numpy(queries_QD[start : start + at_once]).to(self.device, self.dtype), k)
-            for start in range(0, len(queries_QD), at_once)
-        ]
-        if not found:
-            return Hits(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64))
-        return Hits(np.concatenate([hits.scores for hits in found]), np.concatenate([hits.rows for hits in found]))
-
-    def _search(self, queries: torch.Tensor, k: int) -> Hits:
-        tile = TILE[queries.device.type]
-        best, every = Best(len(queries), k, queries.device), torch.arange(len(queries), device=queries.device)
-        num_rows = min(max(tile // len(queries), FEWEST_ROWS), MOST_ROWS)
-        out = torch.empty(len(queries) * num_rows, dtype=queries.dtype, device=queries.device)
+        device = torch.device(self.device)
+        queries = torch.from_numpy(np.ascontiguousarray(queries_QD)).to(device, self.dtype)
+        parts = queries.split(MOST_QUERIES[device.type])
+        best = [Best(len(part), k, device) for part in parts]
+        out = torch.empty(TILE[device.type], dtype=self.dtype, device=device)
         first = 0
-        for vectors in self._tiles(num_rows):
-            rows = torch.arange(first, first + len(vectors), device=queries.device)
-            nearness = nearness_of(queries, vectors, self.metric, out)
-            (best.offer if first else best.begin)(every, nearness, rows)
-            first += len(vectors)
-        scores, rows = best.ranked()
+        for block in self._blocks():
+            handicap = handicap_of(block, self.metric)
+            for part, its_best in zip(parts, best, strict=True):
+                _compare(part, its_best, block, handicap, first, out)
+            first += len(block)
+        if not parts:
+            return Hits(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64))
+        scores, rows = (torch.cat(columns) for columns in zip(*(its_best.ranked() for its_best in best), strict=True))
         if self.metric == "l2":
             scores = (queries.float().square().sum(1, keepdim=True) - 2 * scores).clamp_min(0)
         return Hits(scores.cpu().numpy(), rows.cpu().numpy())
 
-    def _tiles(self, num_rows: int) -> Iterator[torch.Tensor]:
+    def _blocks(self) -> Iterator[torch.Tensor]:
         if self.copy is not None:
-            yield from self.copy.split(num_rows)
+            yield from self.copy.split(MOST_ROWS)
             return
         assert self.rows is not None
         for block in self.rows.blocks(MOST_ROWS):
-            yield from torch.from_numpy(block).to(self.device, self.dtype).split(num_rows)
+            yield torch.from_numpy(block).to(self.device, self.dtype)
 
     def save(self, path: Path) -> None:
         """Nothing to write: the store is the index."""
@@ -127,3 +120,16 @@ class ExactIndex:
     def bytes_per_vector(self) -> float:
         """Rows as they are compared."""
         return float(self.dtype.itemsize * self.rows.dim) if self.rows is not None else 0.0
+
+
+def _compare(
+    queries: torch.Tensor, best: Best, block: torch.Tensor, handicap: torch.Tensor | None, first: int, out: torch.Tensor
+) -> None:
+    """Offer the rows of a block to some queries, one tile of products at a time."""
+    every = torch.arange(len(queries), device=queries.device)
+    num_rows = min(max(len(out) // len(queries), 1), MOST_ROWS)
+    for start in range(0, len(block), num_rows):
+        tile = slice(start, start + num_rows)
+        nearness = nearness_of(queries, block[tile], handicap[tile] if handicap is not None else None, out)
+        rows = torch.arange(first + start, first + start + nearness.shape[1], device=queries.device)
+        (best.offer if first + start else best.begin)(every, nearness, rows)

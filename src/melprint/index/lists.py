@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from melprint.index.base import Hits
-from melprint.index.best import Best, nearness_of
+from melprint.index.best import Best, handicap_of, nearness_of
 
 QUERIES_PER_LIST = 32  # fewer on average, and faiss's own search is as fast
 QUERIES_AT_ONCE = 1 << 15
+TILE = 1 << 21  # products that are to stay in the cache
 
 
 def can_search(faiss: Any, index: Any, num_queries: int) -> bool:
@@ -39,6 +40,7 @@ def _search(faiss: Any, index: Any, queries_QD: NDArray[np.float32], k: int) -> 
     decoder = BlockComputer(index)  # owns what its function decodes with
     _, probed_QP = index.quantizer.search(queries_QD, min(index.nprobe, index.nlist))
     queries, best = torch.from_numpy(queries_QD), Best(len(queries_QD), k)
+    out = torch.empty(max(TILE, len(queries)))
     # The nearest list of every query first: what is found there spares most of the rest a second look.
     for part, take in ((probed_QP[:, :1], best.begin), (probed_QP[:, 1:], best.offer)):
         query_of, ends = _by_list(part, index.nlist)
@@ -47,7 +49,12 @@ def _search(faiss: Any, index: Any, queries_QD: NDArray[np.float32], k: int) -> 
             if not len(asking) or not index.invlists.list_size(number):
                 continue
             vectors, rows = _decoded(index, decoder.decode_func, number)
-            take(asking, nearness_of(queries[asking], vectors, metric), rows)
+            handicap, own = handicap_of(vectors, metric), queries[asking]
+            num_rows = max(1, TILE // len(asking))
+            for first in range(0, len(rows), num_rows):
+                tile = slice(first, first + num_rows)
+                nearness = nearness_of(own, vectors[tile], handicap[tile] if handicap is not None else None, out)
+                (best.offer if first else take)(asking, nearness, rows[tile])
     scores, rows = best.ranked()
     if metric == "l2":
         scores = (queries.square().sum(1, keepdim=True) - 2 * scores).clamp_min(0)
