@@ -1,4 +1,4 @@
-"""Speed of the parts, always as a ratio within one run: ``python benchmarks/run.py`` rewrites its part of RESULTS.md."""
+"""Speed of the parts, as ratios within one run: ``python benchmarks/run.py`` rewrites its part of RESULTS.md."""
 
 import os
 import platform

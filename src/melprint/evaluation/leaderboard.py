@@ -118,8 +118,12 @@ def short_names(runs: Sequence[str]) -> dict[str, str]:
     {'a': 'a', 'b': 'b'}
     """
     words = {run: run.replace("/", " ").split() for run in runs}
-    shared = set.intersection(*(set(parts) for parts in words.values())) if len(runs) > 1 else set()
-    return {run: " ".join(part for part in parts if part not in shared) or run for run, parts in words.items()}
+    names = {}
+    for run in runs:
+        siblings = [set(words[other]) for other in runs if Path(other).parent == Path(run).parent]
+        shared = set.intersection(*siblings) if len(siblings) > 1 else set()
+        names[run] = " ".join(word for word in words[run] if word not in shared) or run
+    return names
 
 
 def _entries(rows: Sequence[Mapping[str, Any]], short: Mapping[str, str]) -> list[dict[str, Any]]:
