@@ -208,13 +208,15 @@ def main() -> None:
             seconds = (build_s, part["search"], part["gather"], part["score"])
             parts.append(f"| {kind} | {' | '.join(f'{value:.1f} s' for value in seconds)} | {against} |")
             print(lines[-1], parts[-1], sep="\n", flush=True)
+    made_on = (
+        f"{os.cpu_count()} cores of {platform.machine()}, torch {torch.__version__}, melprint {melprint.__version__}"
+    )
     said = [
-        f"`python benchmarks/evaluate.py`, {date.today()}; {os.cpu_count()} cores of {platform.machine()}, torch",
-        f"{torch.__version__}, melprint {melprint.__version__}; {given.songs} songs of {ROWS_PER_SONG} rows, {given.dummy}",
-        f"distractor rows, {given.ids} queries at six lengths; the loop was timed on {given.literal_ids} queries and",
-        "scaled, its index included once. Time of melprint: reading and checking the arrays, building, searching,",
-        "scoring, intervals; the other indexes without exact search beside them. The limit is the fastest product of",
-        f"matrices of this size that torch computes here, {2 * limit / 1e9:.0f} GFLOP/s.",
+        f"`python benchmarks/evaluate.py`, {date.today()}; {made_on}; {given.songs} songs of {ROWS_PER_SONG} rows,",
+        f"{given.dummy} distractor rows, {given.ids} queries at six lengths; the loop was timed on {given.literal_ids} of",
+        "them and scaled, its index included once. Time of melprint: reading and checking the arrays, building,",
+        "searching, scoring, intervals; the other indexes without exact search beside them. The limit is the fastest",
+        f"product of matrices of this size that torch computes here, {2 * limit / 1e9:.0f} GFLOP/s.",
     ]
     write_part("Evaluation", [*lines, "", *parts, "", " ".join(said)])
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -305,14 +306,21 @@ class _Run:
 
     def add_refined(self, index: Index, phases: Phases, build_s: float) -> None:
         """Places below one hop: the queries are searched at every phase."""
-        found = index.search(phases.queries.take(np.arange(len(phases.queries))), self.options.num_neighbours).rows
+        plain_rows, every = self.trial.queries.take(self.used), phases.queries.take(np.arange(len(phases.queries)))
+        ticks = [time.perf_counter()]
+        index.search(plain_rows, self.options.num_neighbours)
+        ticks.append(time.perf_counter())
+        found = index.search(every, self.options.num_neighbours).rows
+        ticks.append(time.perf_counter())
+        plain_s, fine_s = np.diff(ticks).tolist()
+        cost = {"relative_embedding": len(every) / len(plain_rows), "relative_search": fine_s / plain_s}
         best = phases.locate(self.trial, found, self.lengths)
         for length in self.lengths:
             asked = self.trial.asked_at(length)
             located = best[length].of(asked)
             truth = self.trial.true_track[asked], self.trial.true_start_s[asked]
             figures = located_outcome(located, *truth, self.segment.hop_s)
-            self._add(index, phases.name, length, asked, figures, located, build_s, only_first=True)
+            self._add(index, phases.name, length, asked, figures, located, build_s, refined=cost)
 
     def _add(
         self,
@@ -324,9 +332,9 @@ class _Run:
         located: Located,
         build_s: float,
         *,
-        only_first: bool = False,
+        refined: Mapping[str, float] | None = None,
     ) -> None:
-        trial, timed = self.trial, self.latency[length]
+        trial, timed, only_first = self.trial, self.latency[length], refined is not None
         key = {"index": index.name, "matcher": matcher, "num_segments": length, "seconds": self.seconds(length)}
         rates = summary(figures)
         if trial.borders is None:
@@ -354,7 +362,8 @@ class _Run:
             self.result.intervals.extend(self._intervals(key, figures, trial.song_of[asked], rates))
         if trial.borders is not None:
             errors = error_row(located, trial.true_track[asked], trial.true_start_s[asked])
-            self.result.localisation.append({**key, **errors})
+            cost = refined or {"relative_embedding": 1.0, "relative_search": 1.0}
+            self.result.localisation.append({**key, **errors, **cost})
         self.result.hits.extend(self._hits(key, asked, figures, located))
 
     def _intervals(

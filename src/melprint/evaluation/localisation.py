@@ -25,7 +25,7 @@ from melprint.spec import SegmentSpec
 TOLERANCES_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 COLUMNS = (
     *("index", "matcher", "num_segments", "seconds", "num_queries", "num_in_right_track"),
-    *("median_error_s", "median_absolute_error_s", "p95_absolute_error_s"),
+    *("median_error_s", "median_absolute_error_s", "p95_absolute_error_s", "relative_embedding", "relative_search"),
     *(f"within_{tolerance:g}s{bound}" for tolerance in TOLERANCES_S for bound in ("", "_low", "_high")),
 )
 ROUNDING_S = 1e-6
