@@ -213,8 +213,8 @@ def main() -> None:
     )
     said = [
         f"`python benchmarks/evaluate.py`, {date.today()}; {made_on}; {given.songs} songs of {ROWS_PER_SONG} rows,",
-        f"{given.dummy} distractor rows, {given.ids} queries at six lengths; the loop was timed on {given.literal_ids} of",
-        "them and scaled, its index included once. Time of melprint: reading and checking the arrays, building,",
+        f"{given.dummy} distractor rows, {given.ids} queries at six lengths; the loop was timed on {given.literal_ids}",
+        "of them and scaled, its index included once. Time of melprint: reading and checking the arrays, building,",
         "searching, scoring, intervals; the other indexes without exact search beside them. The limit is the fastest",
         f"product of matrices of this size that torch computes here, {2 * limit / 1e9:.0f} GFLOP/s.",
     ]

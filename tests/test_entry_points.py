@@ -102,6 +102,45 @@ def test_train_generate_evaluate_and_generate_again_after_a_kill(work: Path, alb
 
 
 @pytest.mark.slow
+def test_phases_grids_sweeps_and_reports(work: Path, album_folder: Path) -> None:
+    common = [*SMALL, f"data.corpus.music={album_folder}", "name=studies"]
+    queries = ["queries.num_queries=12", "queries.duration_s=5"]
+    trained = run(work, "train.py", *common, *SMALL_TRAINING[1:], "trainer.max_epochs=1")
+    assert trained.returncode == 0, trained.stderr
+    assert run(work, "generate.py", *common, *queries).returncode == 0
+    short = [*common, *queries, "lengths=[1,9]", "timing_s=0.01"]
+    refined = run(work, "evaluate.py", *short, "phases=2", "index=[l2,hnsw]")
+    assert refined.returncode == 0, refined.stderr
+    with (work / "runs" / "studies" / "evaluation" / "metrics.csv").open() as file:
+        assert {(r["index"], r["matcher"]) for r in csv.DictReader(file)} == {
+            (index, matcher) for index in ("l2", "hnsw") for matcher in ("sequence", "sequence-x2")
+        }
+    grid = ["study=robustness", "study.grid.num_queries=6", "study.grid.duration_s=5"]
+    factors = ["study.only=[gain,mp3]", "study.grid.factors.gain=[-20,0]", "study.grid.factors.mp3=[32]"]
+    studied = run(work, "evaluate.py", *short, *grid, *factors)
+    assert studied.returncode == 0, studied.stderr
+    assert len(list((work / "runs" / "studies" / "robustness").glob("cells-*/*.csv"))) == 3
+    assert (work / "runs" / "studies" / "robustness" / "gain.png").exists()
+    swept = run(work, "evaluate.py", "-m", *short, "index=ip,hnsw", "num_dummy=20,40")
+    assert swept.returncode == 0, swept.stderr
+    melprint = [sys.executable, "-m", "melprint.cli"]
+    told = subprocess.run([*melprint, "report", "runs"], cwd=work, capture_output=True, text=True, check=True)
+    assert "5 evaluations" in told.stdout or "6 evaluations" in told.stdout  # that of the other test is there or not
+    compared = subprocess.run(
+        [*melprint, "compare", "runs/studies:l2", "runs/studies:hnsw"],
+        cwd=work,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "12 queries" in compared.stdout
+    fails_with(run(work, "evaluate.py", *short, "num_dummy=many"), "num_dummy is a number of rows")
+    fails_with(run(work, "evaluate.py", *short, "num_dummy=1e4"), "2000 rows in tracks are needed")
+    fails_with(run(work, "evaluate.py", *short, "index=[cagra]"), "leave it out of index")
+    fails_with(run(work, "evaluate.py", *short, "index=milvus"), "index=milvus needs uri=")
+
+
+@pytest.mark.slow
 def test_a_folder_of_any_format_becomes_a_store(work: Path, album_folder: Path, tmp_path: Path) -> None:
     name = ["name=from-folder", "overwrite=true", "trainer.max_epochs=1", "trainer.limit_train_batches=1"]
     music = f"data.corpus.music={album_folder}"
@@ -135,6 +174,7 @@ def test_a_folder_of_any_format_becomes_a_store(work: Path, album_folder: Path, 
         ("evaluate.py", ["store=nowhere"], "there is no folder nowhere"),
         ("evaluate.py", ["store=nowhere", "mode=lenient"], "mode must be strict or compat"),
         ("evaluate.py", ["store=nowhere", "lengths=[a]"], "lengths is a list of numbers"),
+        ("evaluate.py", ["index=milvus", "store=nowhere"], "there is no folder nowhere"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(work: Path, script: str, arguments: list[str], words: str) -> None:

@@ -158,7 +158,10 @@ def grid_from(config: DictConfig, stores: TestStores, model: Fingerprinter | Non
             "study=robustness fingerprints queries of its own: it needs mode=strict and the model that made the stores,"
             " as ckpt=…"
         )
-    spec = GridSpec(**plain(config.study.grid))
+    study: Mapping[str, Any] = plain(config.study)
+    spec = GridSpec(**study["grid"])
+    if study["only"] is not None:
+        spec = spec.only(study["only"])
     corpus = corpus_from(config)
     index = ExactIndex(device=device_from(config.device))
     grid = Grid(Scene(corpus, spec, corpus.root / "grid"), model, stores, index, lengths)

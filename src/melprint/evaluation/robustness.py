@@ -11,7 +11,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ ROOMS_PER_LEVEL = 8
 QUIET_DB = -50.0
 TRIES = 8
 MUSIC_TRACKS = 30
+VOICES = ("speech", "babble")  # kinds of noise
 EMBEDDED_AT_ONCE = 256
 COLUMNS = (
     *("factor", "unit", "level", "note", "num_segments", "seconds", "num_queries", "num_songs"),
@@ -99,6 +100,16 @@ class GridSpec:
         steps = [level for name in ("speed", "tempo", "pitch") for level in self.factors.get(name, ())]
         if steps and max(steps) > 100 * (MOST_SPEED - 1) + 1e-9:
             raise MelprintError(f"speed, tempo and pitch go up to +{100 * (MOST_SPEED - 1):.0f} %, got {max(steps)}")
+
+    def only(self, names: Sequence[str]) -> "GridSpec":
+        """The same with some factors alone.
+
+        Raises:
+            MelprintError: a factor that has no levels.
+        """
+        if unknown := set(names) - set(self.factors):
+            raise MelprintError(f"study.only names {sorted(unknown)}, which have no levels in study.grid.factors")
+        return replace(self, factors={name: self.factors[name] for name in names})
 
 
 @dataclass(frozen=True)
@@ -178,14 +189,24 @@ class Scene:
         return self.cut(self.start)
 
     @cached_property
-    def banks(self) -> Mapping[str, NoiseBank]:
-        """Noise of the test split, its speech alone, and other music."""
-        noise = [track for track in self.corpus.noise if track.split == "test"]
-        return {
-            "snr": self.corpus.surroundings("test").noise,
-            "speech": NoiseBank([t for t in noise if t.track_id.partition("/")[0] in ("speech", "babble")], self.rate),
-            "music": NoiseBank(self.corpus.distractors()[:MUSIC_TRACKS], self.rate),
-        }
+    def noise(self) -> NoiseBank:
+        """Noise of the test split."""
+        return self.corpus.surroundings("test").noise
+
+    @property
+    def speech_tracks(self) -> list[Track]:
+        """What of it is voices."""
+        return [t for t in self.corpus.noise if t.split == "test" and t.track_id.partition("/")[0] in VOICES]
+
+    @cached_property
+    def speech(self) -> NoiseBank:
+        """Voices."""
+        return NoiseBank(self.speech_tracks, self.rate)
+
+    @cached_property
+    def music(self) -> NoiseBank:
+        """Music that nobody asks for."""
+        return NoiseBank(self.corpus.distractors()[:MUSIC_TRACKS], self.rate)
 
     def room_bank(self, rt60_s: float) -> RoomBank:
         """Simulated rooms of one reverberation time."""
@@ -223,7 +244,8 @@ def render(scene: Scene, factor: str, level: float) -> tuple[NDArray[np.float32]
     waves = scene.waves if factor != "phase" else scene.cut(start)
     query = slice(scene.num_context, None)
     if factor in ("snr", "speech", "music"):
-        waves = _with_noise(scene, scene.banks[factor], waves, level)
+        bank = scene.noise if factor == "snr" else scene.speech if factor == "speech" else scene.music
+        waves = _with_noise(scene, bank, waves, level)
     elif factor == "rt60" and level > 0:
         waves = _in_rooms(scene, waves, level)
     elif factor in CODECS:
@@ -376,11 +398,9 @@ class Grid:
         if factor in CODECS and not has_codec(factor):
             console.print(f"left out: no encoder for {factor} is installed", highlight=False)
             return False
-        if factor == "speech":
-            noise = [track for track in self.scene.corpus.noise if track.split == "test"]
-            if not any(track.track_id.partition("/")[0] in ("speech", "babble") for track in noise):
-                console.print("left out: this corpus has no speech; give it noise in a folder speech/", highlight=False)
-                return False
+        if factor == "speech" and not self.scene.speech_tracks:
+            console.print("left out: this corpus has no speech; give it noise in a folder speech/", highlight=False)
+            return False
         return True
 
     def _key(self) -> str:
