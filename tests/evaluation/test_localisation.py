@@ -18,7 +18,7 @@ from tests.evaluation.conftest import DIM, SEGMENT, unit, write_store
 
 
 def test_errors_by_hand() -> None:
-    located = Located(np.array([1, 1, 2, 1]), np.array([5.0, 5.5, 5.0, 4.4]), np.ones(4, np.float32))
+    located = Located(np.array([1, 1, 2, 1]), np.array([5.0, 5.5, 5.0, 4.3]), np.ones(4, np.float32))
     row = error_row(located, np.array([1, 1, 1, 1]), np.array([5.1, 5.1, 5.0, 5.1]))
     assert row["num_in_right_track"] == 3
     assert row["median_error_s"] == pytest.approx(-0.1)

@@ -47,7 +47,9 @@ def test_tracks_that_are_not_enrolled_are_nowhere_among_the_references(many_song
         assert float((sets.trial.references.take(first[None]) * segment).sum()) > 0.9
     assert not set(np.unique(sets.song[sets.calibration])) & set(np.unique(sets.song[~sets.calibration]))
     clean = sets.trial.first_segment[sets.clean]
-    assert len(np.unique(clean)) == len(clean) == 8 * 22
+    assert len(np.unique(clean)) == len(clean) == 8 * 3  # 30 rows hold three excerpts of nine that share none
+    references = trial.references.take(np.arange(len(trial.references)))
+    assert (references == sets.trial.queries.take(clean[:1])[0]).all(axis=1).sum() == 1
 
 
 def test_known_queries_are_accepted_and_unknown_ones_refused(many_songs: Path) -> None:

@@ -74,7 +74,7 @@ def test_what_is_buried_is_lost_and_finished_cells_are_kept(
     original = Grid.cell
     monkeypatch.setattr(Grid, "cell", lambda self, *cell: measured.append(cell) or original(self, *cell))
     next(tmp_path.glob("cells-*/snr 60.csv")).unlink()
-    assert grid.run(tmp_path) == rows
+    assert str(grid.run(tmp_path)) == str(rows)  # NaN is equal to nothing
     assert measured == [("snr", 60.0)]
 
 

@@ -9,17 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
+from rich.text import Text
 from scipy.stats import binomtest
 
 from melprint.errors import MelprintError
 from melprint.evaluation.metrics import CONFIDENCE, resampled_means
+from melprint.randomness import rng_for
 
 COLUMNS = (
     *("run", "against", "index", "matcher", "hit", "num_segments", "seconds", "num_queries", "num_songs"),
-    *("rate", "rate_against", "difference", "low", "high", "only_here", "only_there", "mcnemar_p"),
+    *("rate", "rate_against", "difference", "low", "high", "only_here", "only_there", "mcnemar_p", "song_p"),
 )
 HITS = ("exact", "near", "song")
+TRUTH = ("true_track", "true_start_s", "snr_db", "room", "noise")  # two queries of one name may be two queries
 
+FLIPS = 4_999
 ANY = "chosen"  # stands for the index that was named with its run
 
 Key = tuple[str, str, int, float]  # index, matcher, segments, seconds
@@ -61,7 +65,7 @@ class RunHits:
             with path.open(newline="", encoding="utf-8") as file:
                 for row in csv.DictReader(file):
                     key = (row["index"], row["matcher"], int(row["num_segments"]), float(row["seconds"]))
-                    hits.setdefault(key, {})[row["query_id"]] = {name: row[name] for name in ("cluster", *HITS)}
+                    hits.setdefault(key, {})[row["query_id"]] = {name: row[name] for name in (*TRUTH, "cluster", *HITS)}
         except (KeyError, ValueError) as error:
             raise MelprintError(f"{path} is not a table of hits ({error}); evaluate again") from error
         if not index:
@@ -91,6 +95,8 @@ def compare(
     """
     if len(runs) < 2:
         raise MelprintError("compare needs two runs or more")
+    if len({ANY in {key[0] for key in run.hits} for run in runs}) > 1:
+        raise MelprintError("name an index with every run, or with none: RUN:INDEX RUN:INDEX")
     rows = []
     for run in runs[1:]:
         shared = [k for k in runs[0].hits if k in run.hits and k[1] == matcher and index in (None, k[0])]
@@ -106,7 +112,13 @@ def compare(
                     f"{run.name} and {runs[0].name} were asked different queries ({len(queries)} in both of"
                     f" {len(run.hits[key])} and {len(runs[0].hits[key])}); evaluate both on the same queries"
                 )
-            rows += [_row(run, runs[0], key, queries, hit, seed) for hit in HITS]
+            here, there = run.hits[key], runs[0].hits[key]
+            if any(here[query][name] != there[query][name] for query in queries for name in TRUTH):
+                raise MelprintError(
+                    f"{run.name} and {runs[0].name} have queries of the same names from other places or with other"
+                    " noise; evaluate both on the same queries"
+                )
+            rows += [_row(run, runs[0], key, queries, hit, seed) for hit in HITS if here[queries[0]][hit] != ""]
     return rows
 
 
@@ -114,8 +126,8 @@ def comparison_table(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
     """For a screen: a table for each pair of runs, in points of percent."""
     for pair in dict.fromkeys((row["run"], row["against"]) for row in rows):
         own = [row for row in rows if (row["run"], row["against"]) == pair]
-        table = Table(title=f"{pair[0]} (here) against {pair[1]} (there)")
-        for name in ("index", "hit", "query", "here", "there", "points", "95 %", "only", "p"):
+        table = Table(title=Text(f"{pair[0]} (here) against {pair[1]} (there)"))
+        for name in ("index", "hit", "query", "here", "there", "points", "95 %", "only", "p", "p songs"):
             table.add_column(name, justify="left" if name in ("index", "hit") else "right", no_wrap=True)
         for row in own:
             table.add_row(
@@ -128,9 +140,13 @@ def comparison_table(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
                 f"{100 * row['low']:+.1f} {100 * row['high']:+.1f}",
                 f"{row['only_here']}/{row['only_there']}",
                 f"{row['mcnemar_p']:.2g}",
+                f"{row['song_p']:.2g}",
             )
         counts = f"{own[0]['num_queries']} queries of {own[0]['num_songs']} songs"
-        table.caption = f"{counts}; only: answered here and not there / there and not here; p: McNemar, exact"
+        table.caption = (
+            f"{counts}; only: answered here and not there / there and not here; p: McNemar's exact test, which takes"
+            " queries for independent; p songs: signs of whole songs flipped"
+        )
         yield table
 
 
@@ -157,6 +173,7 @@ def _row(run: RunHits, against: RunHits, key: Key, queries: Sequence[str], hit: 
         "only_here": only_here,
         "only_there": only_there,
         "mcnemar_p": mcnemar_p(only_here, only_there),
+        "song_p": sign_flip_p(here - there, songs, seed),
     }
 
 
@@ -170,6 +187,18 @@ def difference_interval(
         return float("nan"), float("nan")
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
+
+
+def sign_flip_p(difference: NDArray[np.integer], songs: NDArray[Any], seed: int = 0) -> float:
+    """Two-sided p-value when the sign of each song's sum of differences is as good as a coin.
+
+    McNemar's test takes queries for independent and rejects too often where those of one song go together.
+    """
+    _, own = np.unique(songs, return_inverse=True)
+    sums = np.bincount(own, weights=difference)
+    signs = rng_for(seed, 2).choice((-1.0, 1.0), size=(FLIPS, len(sums)))
+    as_far = np.abs(signs @ sums) >= abs(sums.sum()) - 1e-9
+    return float((1 + as_far.sum()) / (1 + FLIPS))
 
 
 def mcnemar_p(only_here: int, only_there: int) -> float:

@@ -68,10 +68,10 @@ class DistractorModel:
                 f"synthetic distractors are drawn from a model of real ones: {store.folder / store.name} has"
                 f" {len(store.rows)} rows in {len(store.tracks)} tracks, and {FEWEST_ROWS} rows in tracks are needed"
             )
-        tracks = [np.array(store.rows[t.first_row : t.first_row + t.num_rows], np.float32) for t in store.tracks]
-        order = rng_for(seed).permutation(len(tracks))
-        fitted = np.cumsum([len(tracks[number]) for number in order])
-        tracks = [tracks[number] for number in order[: 1 + int(np.searchsorted(fitted, MOST_FITTED_ROWS))]]
+        chosen = [store.tracks[number] for number in rng_for(seed).permutation(len(store.tracks))]
+        fitted = np.cumsum([track.num_rows for track in chosen])
+        chosen = chosen[: 1 + int(np.searchsorted(fitted, MOST_FITTED_ROWS))]
+        tracks = [np.array(store.rows[t.first_row : t.first_row + t.num_rows], np.float32) for t in chosen]
         rows = np.concatenate(tracks)
         num_components = min(MOST_COMPONENTS, len(rows) // ROWS_PER_COMPONENT)
         centroids, component = centroids_of(rows, num_components, seed)

@@ -98,6 +98,7 @@ class Result:
         localisation: errors of the found beginnings.
         open_set: false accepts and what is accepted, at calibrated thresholds.
         open_set_curve: both kinds of error against the threshold.
+        hop_s: between two rows of the references.
     """
 
     metrics: list[dict[str, Any]] = field(default_factory=list)
@@ -107,6 +108,7 @@ class Result:
     localisation: list[dict[str, Any]] = field(default_factory=list)
     open_set: list[dict[str, Any]] = field(default_factory=list)
     open_set_curve: list[dict[str, Any]] = field(default_factory=list)
+    hop_s: float = 0.5
 
     def write(self, folder: Path) -> None:
         """Write each table that has rows; ``metrics.csv`` last."""
@@ -212,7 +214,7 @@ def _add_open_set(
     run: "_Run", open_set: openset.OpenSet, index: Index, spec: OpenSetSpec, cache: Path, store_digest: str
 ) -> None:
     """Exact search over the enrolled tracks alone."""
-    exact = ExactIndex(index.metric, index.name, index.device) if isinstance(index, ExactIndex) else index
+    exact = ExactIndex(index.metric, index.name, index.device) if isinstance(index, ExactIndex) else ExactIndex()
     exact.build(open_set.trial.references)
     rows, curve = open_set_rows(open_set, exact, run.lengths, run.options.num_neighbours, spec.targets)
     for table, columns in ((rows, run.result.open_set), (curve, run.result.open_set_curve)):
@@ -231,7 +233,7 @@ class _Run:
         self.measured = measured
         self.trial, self.segment, self.options, self.lengths = trial, segment, options, lengths
         self.used = trial.used_rows()
-        self.result = Result()
+        self.result = Result(hop_s=segment.hop_s)
         self.exact_rows: NDArray[np.int64] | None = None
         self.exact_rates: dict[int, float] = {}
         self.recall = math.nan
@@ -306,11 +308,13 @@ class _Run:
 
     def add_refined(self, index: Index, phases: Phases, build_s: float) -> None:
         """Places below one hop: the queries are searched at every phase."""
-        plain_rows, every = self.trial.queries.take(self.used), phases.queries.take(np.arange(len(phases.queries)))
+        used = phases.used_rows(self.lengths)
+        plain_rows, every = self.trial.queries.take(self.used), phases.queries.take(used)
         ticks = [time.perf_counter()]
         index.search(plain_rows, self.options.num_neighbours)
         ticks.append(time.perf_counter())
-        found = index.search(every, self.options.num_neighbours).rows
+        found = np.full((len(phases.queries), self.options.num_neighbours), -1, np.int64)
+        found[used] = index.search(every, self.options.num_neighbours).rows
         ticks.append(time.perf_counter())
         plain_s, fine_s = np.diff(ticks).tolist()
         cost = {"relative_embedding": len(every) / len(plain_rows), "relative_search": fine_s / plain_s}
@@ -407,7 +411,7 @@ class _Run:
                 "score": f"{score:.5f}" if track >= 0 else "",
                 "exact": int(exact),
                 "near": int(near),
-                "song": int(song),
+                "song": int(song) if trial.borders is not None else "",
                 "rank": rank,
                 "snr_db": detail.snr_db if detail else "",
                 "room": detail.room if detail else "",

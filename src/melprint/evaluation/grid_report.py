@@ -9,7 +9,7 @@ from melprint.evaluation.plots import embedded, png
 from melprint.evaluation.report import page_named, percent
 from melprint.evaluation.robustness import COLUMNS
 
-KINDS = {"song": "right track", "near": "within half a second"}
+KINDS = {"song": "right track", "near": "at most one row off"}
 
 
 def write_grid(rows: Sequence[Mapping[str, Any]], folder: Path, origin: Mapping[str, Any]) -> Path:

@@ -16,7 +16,7 @@ from melprint.evaluation.report import ORIGIN, page_named, percent
 
 COLUMNS = ("run", "mode", "model", "date", "hardware", *METRIC_COLUMNS)
 TEXT = ("index", "matcher")
-EXACT_BUILD_S = 0.5  # exact search has nothing to build
+EXACT = ("l2", "ip")
 
 
 @dataclass(frozen=True)
@@ -133,11 +133,16 @@ def _entries(rows: Sequence[Mapping[str, Any]], short: Mapping[str, str]) -> lis
     """
     entries: dict[tuple[Any, ...], dict[str, Any]] = {}
     alone = {run: len({row["index"] for row in rows if row["run"] == run}) == 1 for run in short}
+    rates: dict[tuple[str, str], tuple[float, ...]] = {}
+    for row in rows:
+        if row["matcher"] == "sequence":
+            of = (row["run"], row["index"])
+            rates[of] = (*rates.get(of, ()), row["num_queries"], row["top1_exact"])
     for row in rows:
         run, index, matcher = row["run"], row["index"], row["matcher"]
-        exact = row["recall_at_20"] == 1 and row["ann_loss"] == 0 and row["build_s"] < EXACT_BUILD_S
-        shared = exact and not alone[run]
-        key = (row["mode"], row["model"], row["num_vectors"], index) if shared else (run, index, matcher)
+        shared = index in EXACT and matcher == "sequence" and not alone[run]
+        says = (row["mode"], row["model"], row["num_vectors"], index, rates[run, index])
+        key = says if shared else (run, index, matcher)
         entry = entries.setdefault(key, {"run": short[run], "index": index, "matcher": matcher, "rows": {}})
         entry["rows"].setdefault(row["seconds"], row)
         entry["last"] = entry["rows"][max(entry["rows"])]

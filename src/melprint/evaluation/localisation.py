@@ -138,6 +138,15 @@ class Phases:
         there = np.maximum(1, -(-(self.num_rows - phase) // self.count)).clip(max=longest)
         return self.first_row[:, None] + np.minimum(offset, (self.num_rows - 1)[:, None]), there
 
+    def used_rows(self, lengths: Sequence[int]) -> NDArray[np.int64]:
+        """Every fine row that some query needs at some phase, once."""
+        longest, used = max(lengths), []
+        for phase in range(self.count):
+            segments = longest - (phase > 0)
+            rows, there = self.rows_of(phase, max(1, segments))
+            used.append(rows[np.arange(rows.shape[1]) < np.minimum(there, segments)[:, None]])
+        return np.unique(np.concatenate(used))
+
     def locate(self, trial: Trial, hit_rows: NDArray[np.int64], lengths: Sequence[int]) -> dict[int, Located]:
         """The best place of each query over all phases.
 
@@ -174,8 +183,11 @@ class Phases:
 def located_outcome(
     located: Located, true_track: NDArray[np.int64], true_start_s: NDArray[np.float64], hop_s: float
 ) -> Outcome:
-    """Hits of places that are not rows: exact within half a hop, near within one, rank of the first place only."""
+    """Hits of places that are not rows: exact within half a hop, near within one and a half, as of rows one off.
+
+    The rank is that of the first place only.
+    """
     right = located.track == true_track
     error = np.abs(located.start_s - true_start_s)
     exact = right & (error <= hop_s / 2 + ROUNDING_S)
-    return Outcome(exact, right & (error <= hop_s + ROUNDING_S), right, exact.astype(np.int64))
+    return Outcome(exact, right & (error <= 1.5 * hop_s + ROUNDING_S), right, exact.astype(np.int64))

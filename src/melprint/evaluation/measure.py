@@ -71,7 +71,7 @@ def latency(
         return None
     asked = np.flatnonzero(trial.num_segments >= length)[:MOST_TIMED]
     first = trial.first_segment[asked]
-    for query in first[:WARM_UP_QUERIES]:
+    for query in first[-WARM_UP_QUERIES:]:
         _one(index, trial, query, length, num_neighbours, embed)
     times, began = [], time.perf_counter()
     for query in first:

@@ -82,10 +82,10 @@ def cluster_interval(values: NDArray[np.floating], cluster: NDArray[np.int64], s
         seed: of the draws.
 
     Returns:
-        The bounds; NaN with fewer than two clusters.
+        The bounds; NaN with fewer than two clusters, or where all values are equal: resampling knows no doubt there.
     """
     means = resampled_means(values, cluster, seed)
-    if not len(means):
+    if not len(means) or np.ptp(values) == 0:
         return float("nan"), float("nan")
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)

@@ -31,7 +31,10 @@ COLUMNS = (
         for part in ("num_unknown", "false_accepts", "far", "far_low", "far_high", "far_song_low", "far_song_high")
     ),
 )
-CURVE_COLUMNS = ("index", "matcher", "num_segments", "seconds", "threshold", "false_accept_rate", "false_reject_rate")
+CURVE_COLUMNS = (
+    *("index", "matcher", "unknown", "num_segments", "seconds"),
+    *("threshold", "false_accept_rate", "false_reject_rate"),
+)
 FEWEST_TRACKS = 8
 CURVE_POINTS = 200
 
@@ -105,13 +108,14 @@ def open_set_of(trial: Trial, spec: OpenSetSpec, longest: int) -> OpenSet | None
     order = np.argsort(is_unknown, kind="stable")
     num_clean = len(clean_first)
     num_queries = len(trial.queries)
+    clean_rows = old.take((clean_first[:, None] + np.arange(longest)).reshape(-1))
     whole = replace(
         trial,
         references=references,
         num_distractors=trial.num_distractors,
         borders=Borders(np.concatenate([[0], np.cumsum(sizes)])),
-        queries=Rows([*trial.queries.parts, *old.parts]),
-        first_segment=np.concatenate([trial.first_segment[order], clean_first + num_queries]),
+        queries=Rows([*trial.queries.parts, clean_rows]) if num_clean else trial.queries,
+        first_segment=np.concatenate([trial.first_segment[order], num_queries + longest * np.arange(num_clean)]),
         num_segments=np.concatenate([trial.num_segments[order], np.full(num_clean, longest)]),
         true_track=np.concatenate(
             [np.where(is_unknown, -2, new_number[trial.true_track])[order], np.full(num_clean, -2)]
@@ -154,14 +158,15 @@ def _clean_excerpts(
     borders: NDArray[np.int64], tracks: NDArray[np.int64], wanted: int, longest: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """First rows of excerpts that lie within the tracks, and their tracks."""
-    room = np.maximum(0, borders[tracks + 1] - borders[tracks] - longest + 1)
+    # Excerpts that share rows would be one trial counted several times.
+    room = (borders[tracks + 1] - borders[tracks]) // longest
     ends = np.cumsum(room)
     if not ends[-1]:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     places = np.unique(np.linspace(0, ends[-1] - 1, min(wanted, int(ends[-1]))).astype(np.int64))
     number = np.searchsorted(ends, places, side="right")
     within = places - (ends[number] - room[number])
-    return borders[tracks[number]] + within, tracks[number]
+    return borders[tracks[number]] + within * longest, tracks[number]
 
 
 def open_set_rows(
@@ -199,12 +204,10 @@ def open_set_rows(
             figures = _at_target(sets, asked, right, score, target)
             rows.append({"num_segments": length, "target": target, **figures})
         judged = asked & ~sets.calibration
-        curve += [
-            {"num_segments": length, **point}
-            for point in error_curve(
-                score[judged & sets.known], right[judged & sets.known], score[judged & ~sets.known]
-            )
-        ]
+        known = judged & sets.known
+        for kind, unknown in (("degraded", judged & ~sets.known & ~sets.clean), ("clean", judged & sets.clean)):
+            points = error_curve(score[known], right[known], score[unknown]) if unknown.any() else []
+            curve += [{"num_segments": length, "unknown": kind, **point} for point in points]
     return rows, curve
 
 
@@ -212,7 +215,8 @@ def _at_target(
     sets: OpenSet, asked: NDArray[np.bool_], right: NDArray[np.bool_], score: NDArray[np.float32], target: float
 ) -> Mapping[str, Any]:
     calibrating = asked & sets.calibration & ~sets.known
-    threshold = threshold_at(score[calibrating], target)
+    kinds = [kind for kind in (calibrating & ~sets.clean, calibrating & sets.clean) if kind.any()]
+    threshold = max(threshold_at(score[kind], target) for kind in kinds)  # neither kind may hide behind the other
     accepted = score >= threshold
     judged = asked & ~sets.calibration
     known = judged & sets.known

@@ -8,7 +8,7 @@ from typing import Any
 
 from melprint.evaluation.localisation import TOLERANCES_S
 
-HEADINGS = {"exact": "Exact place", "near": "Within half a second", "song": "Right track"}
+HEADINGS = {"exact": "Exact place", "near": "At most one row off", "song": "Right track"}
 
 
 def kinds_of_hit(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -90,15 +90,22 @@ def plot_errors(curve: Sequence[Mapping[str, Any]]) -> bytes:
     axis = figure.subplots()
     ticks = [0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95]
     for seconds in sorted({row["seconds"] for row in curve}):
-        points = [row for row in curve if row["seconds"] == seconds]
-        false, missed = (
-            ndtri([min(max(row[kind], 5e-4), 0.98) for row in points])
-            for kind in ("false_accept_rate", "false_reject_rate")
-        )
-        axis.plot(false, missed, linewidth=1.3, label=f"{seconds:g} s")
+        colour = None
+        for unknown, style in (("degraded", "-"), ("clean", ":")):
+            points = [row for row in curve if (row["seconds"], row["unknown"]) == (seconds, unknown)]
+            false, missed = (
+                ndtri([min(max(row[kind], 5e-4), 0.98) for row in points])
+                for kind in ("false_accept_rate", "false_reject_rate")
+            )
+            name = f"{seconds:g} s" if unknown == "degraded" else None
+            (line,) = axis.plot(false, missed, style, linewidth=1.3, label=name, color=colour)
+            colour = line.get_color()
     for set_ticks in (axis.set_xticks, axis.set_yticks):
         set_ticks(ndtri(ticks), [f"{100 * tick:g}" for tick in ticks])
-    axis.set(xlabel="false accepts of unknown queries, %", ylabel="known queries refused or answered wrongly, %")
+    axis.set(
+        xlabel="false accepts of unknown queries, % (dotted: clean)",
+        ylabel="known queries refused or answered wrongly, %",
+    )
     axis.grid(alpha=0.3)
     axis.legend(title="query")
     return png(figure)

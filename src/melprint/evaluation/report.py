@@ -89,7 +89,7 @@ def write_report(result: Result, folder: Path, origin: Mapping[str, str]) -> Pat
                 costs={(row["index"], f"{row['seconds']:g}"): row for row in result.costs},
                 located=[r for r in result.localisation if r["index"] == metrics[0]["index"]],
                 tolerances=[f"{tolerance:g}" for tolerance in TOLERANCES_S],
-                hop_s=(lengths[1] - lengths[0]) / 2 if len(lengths) > 1 else 0.5,
+                hop_s=result.hop_s,
                 open_set=result.open_set,
                 widening=widening(result.intervals),
                 percent=percent,

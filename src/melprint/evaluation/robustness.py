@@ -43,6 +43,7 @@ from melprint.models.checkpoint import model_digest
 from melprint.models.fingerprinter import Fingerprinter
 from melprint.progress import console, progress_bar
 from melprint.randomness import keyed_uniforms
+from melprint.version import __version__
 
 CONTEXT_S = 1.0  # music before a query that reverberates into it
 RESERVE_S = 0.5  # after it, for coders and phases
@@ -51,6 +52,8 @@ ROOMS_PER_LEVEL = 8
 QUIET_DB = -50.0
 TRIES = 8
 MUSIC_TRACKS = 30
+NUM_NEIGHBOURS = 20
+REVISION = 1  # to be raised when cells would come out otherwise
 VOICES = ("speech", "babble")  # kinds of noise
 EMBEDDED_AT_ONCE = 256
 COLUMNS = (
@@ -206,12 +209,17 @@ class Scene:
     @cached_property
     def music(self) -> NoiseBank:
         """Music that nobody asks for."""
-        return NoiseBank(self.corpus.distractors()[:MUSIC_TRACKS], self.rate)
+        return NoiseBank(self.music_tracks, self.rate)
+
+    @property
+    def music_tracks(self) -> list[Track]:
+        """Some of the distractors."""
+        return self.corpus.distractors()[:MUSIC_TRACKS]
 
     def room_bank(self, rt60_s: float) -> RoomBank:
         """Simulated rooms of one reverberation time."""
         made = simulate_rooms(
-            self.folder / f"rt60-{rt60_s:g}",
+            self.folder / f"rt60-{rt60_s:g}-seed{self.spec.seed}-{self.rate}",
             {"test": ROOMS_PER_LEVEL},
             rt60_s=(rt60_s, rt60_s),
             sample_rate_hz=self.rate,
@@ -265,7 +273,7 @@ def render(scene: Scene, factor: str, level: float) -> tuple[NDArray[np.float32]
     elif factor == "clipping":
         waves = clip_loudest(waves, level / 100)
     elif factor == "gain":
-        waves = waves * np.float32(10 ** (level / 20))
+        waves = np.clip(waves * np.float32(10 ** (level / 20)), -1, 1)
     return waves[:, query][:, : scene.num_samples], start / scene.rate, note
 
 
@@ -321,6 +329,8 @@ class Grid:
             if self._can(factor)
             for level in levels
         ]
+        if not wanted:
+            raise MelprintError("no factor of this grid can be measured here; study.grid.factors names others")
         with progress_bar("robustness", len(wanted)) as advance:
             for factor, level in wanted:
                 path = cells / f"{factor} {level:g}.csv"
@@ -336,11 +346,15 @@ class Grid:
         waves, start_s, note = render(self.scene, factor, level)
         segments = np.concatenate([segments_of(to_int16(wave), self.model.segment) for wave in waves])
         queries = Rows([embed_segments(self.model, segments, EMBEDDED_AT_ONCE)])
-        hits = self.index.search(queries.parts[0], 20)
+        hit_rows = self.index.search(queries.parts[0], NUM_NEIGHBOURS).rows
+        if factor == "music":  # a louder track that is enrolled would be found with reason
+            playing = {track.track_id for track in self.scene.music_tracks}
+            numbers = [number for number, name in enumerate(self.names) if name in playing]
+            hit_rows[np.isin(self.borders.track_of(hit_rows), numbers)] = -1
         per_query = len(segments) // len(waves)
         matches = match_sequences(
             queries,
-            hits.rows,
+            hit_rows,
             np.arange(len(waves)) * per_query,
             np.full(len(waves), per_query),
             self.lengths,
@@ -382,11 +396,15 @@ class Grid:
         sizes = [track.num_rows for store in self.stores.searched() for track in store.tracks]
         return Borders(np.cumsum([0, *sizes]))
 
+    @property
+    def names(self) -> list[str]:
+        """All tracks that are searched."""
+        return [track.track_id for store in self.stores.searched() for track in store.tracks]
+
     @cached_property
     def true_track(self) -> NDArray[np.int64]:
         """The track of each query among all that are searched."""
-        names = [track.track_id for store in self.stores.searched() for track in store.tracks]
-        number = {name: position for position, name in enumerate(names)}
+        number = {name: position for position, name in enumerate(self.names)}
         try:
             return np.array([number[track.track_id] for track in self.scene.tracks])
         except KeyError as error:
@@ -397,6 +415,9 @@ class Grid:
     def _can(self, factor: str) -> bool:
         if factor in CODECS and not has_codec(factor):
             console.print(f"left out: no encoder for {factor} is installed", highlight=False)
+            return False
+        if factor == "music" and not self.scene.music_tracks:
+            console.print("left out: this corpus has no music but that which is asked for", highlight=False)
             return False
         if factor == "speech" and not self.scene.speech_tracks:
             console.print("left out: this corpus has no speech; give it noise in a folder speech/", highlight=False)
@@ -410,7 +431,7 @@ class Grid:
             self.stores.digest(),
             model_digest(self.model),
             [(track.track_id, track.sha256) for track in (*self.scene.tracks, *self.scene.corpus.noise)],
-            [spec.num_queries, spec.duration_s, spec.seed, list(self.lengths), self.index.name],
+            [__version__, REVISION, spec.num_queries, spec.duration_s, spec.seed, list(self.lengths), self.index.name],
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

@@ -75,6 +75,11 @@ class GpuFaissIndex(FaissIndex):
         super().load(path, rows, mmap=mmap)
         self._ready(self._on_gpu(self.index))
 
+    def release(self) -> None:
+        """Free the index and its scratch memory on the GPU."""
+        super().release()
+        self._resources = None
+
     def _on_gpu(self, index: Any) -> Any:
         options = self.faiss.GpuClonerOptions()
         options.useFloat16LookupTables = True
