@@ -45,10 +45,15 @@ def peak_memory(runs: Path) -> dict[tuple[str, float], float]:
 
 def short(number: float) -> str:
     """Two significant digits, with thousands."""
-    if number == 0 or math.isnan(number):
+    if number < 1e-3 or math.isnan(number):
         return "–" if math.isnan(number) else "0"
     digits = max(0, 1 - math.floor(math.log10(abs(number))))
     return f"{round(number, 1 - math.floor(math.log10(abs(number)))):,.{digits}f}"
+
+
+def megabytes(value: float | None) -> str:
+    """A size, or that it was not measured."""
+    return "–" if value is None else f"{value:,.0f} MB"
 
 
 def measured_table(rows: Sequence[dict[str, Any]], peak: dict[tuple[str, float], float]) -> list[str]:
@@ -68,7 +73,7 @@ def measured_table(rows: Sequence[dict[str, Any]], peak: dict[tuple[str, float],
                 f"| {index} | {size:,.0f} | {100 * first['top1_exact']:.1f} | {100 * last['top1_exact']:.1f} |"
                 f" {100 * first['top1_song']:.1f} | {100 * first['recall_at_20']:.1f} | {100 * first['ann_loss']:.1f} |"
                 f" {short(first['search_p50_ms'])} ms | {short(last['search_p50_ms'])} ms |"
-                f" {last['bytes_per_vector']:.0f} | {short(last['build_s'])} s | {peak.get((index, size), 0):,.0f} MB |"
+                f" {last['bytes_per_vector']:.0f} | {short(last['build_s'])} s | {megabytes(peak.get((index, size)))} |"
             )
     return lines
 
@@ -89,7 +94,8 @@ def extrapolated_table(rows: Sequence[dict[str, Any]]) -> list[str]:
         laws = []
         for name in MEASURED:
             value = np.array([max(row[name], 1e-3) for row in mine])
-            slope, offset = np.polyfit(np.log10(size), np.log10(value), 1)
+            there = np.isfinite(value)
+            slope, offset = np.polyfit(np.log10(size[there]), np.log10(value[there]), 1)
             laws.append((slope, offset))
         largest = max(mine, key=lambda row: row["num_vectors"])
         cells = [f"∝ N^{slope:.2f}" for slope, _ in laws]
