@@ -17,6 +17,7 @@ from melprint.evaluation.report import ORIGIN, page_named, percent
 COLUMNS = ("run", "mode", "model", "date", "hardware", *METRIC_COLUMNS)
 TEXT = ("index", "matcher")
 EXACT = ("l2", "ip")
+WORTH_SHOWING_S = 1e-3  # exact search has nothing to build
 
 
 @dataclass(frozen=True)
@@ -232,14 +233,20 @@ def plot_scale(rows: Sequence[Mapping[str, Any]]) -> bytes:
         ("build_s", 1, longest, "building, in s"),
     )
     for axis, (column, factor, seconds, words) in zip(axes, panels, strict=True):
-        for index in dict.fromkeys(row["index"] for row in rows):
+        for number, index in enumerate(dict.fromkeys(row["index"] for row in rows)):
             points = sorted(
                 (row["num_vectors"], factor * row[column])
                 for row in rows
                 if row["index"] == index and row["seconds"] == seconds and row["matcher"] == "sequence"
+                if column != "build_s" or row[column] > WORTH_SHOWING_S
             )
             if points:
-                axis.plot(*zip(*points, strict=True), marker="o", markersize=4, label=index)
+                style = {
+                    "color": f"C{number % 10}",
+                    "linestyle": "-" if number < 10 else "--",
+                    "marker": "os^"[number % 3],
+                }
+                axis.plot(*zip(*points, strict=True), markersize=4, label=index, **style)
         axis.set(xscale="log", xlabel="vectors", title=words)
         if column != "top1_exact":
             axis.set_yscale("log")
