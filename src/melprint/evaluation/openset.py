@@ -198,6 +198,8 @@ def open_set_rows(
     rows, curve = [], []
     for length in lengths:
         asked = trial.num_segments >= length
+        if not (asked & sets.calibration & ~sets.known).any():
+            continue  # no unknown query is as long: no threshold can be set
         track, score = matches[length].track[:, 0], matches[length].score[:, 0]
         right = track == trial.true_track
         for target in targets:
