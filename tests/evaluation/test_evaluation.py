@@ -115,6 +115,35 @@ def test_an_index_is_kept_until_its_store_changes(folder: Path, monkeypatch: pyt
     assert built == ["ivf", "ivf"]
 
 
+def test_kept_neighbours_are_not_trusted_blindly(folder: Path) -> None:
+    first = run(folder, "strict", [ExactIndex()], [1])
+    (kept,) = (folder.parent / "cache").glob("neighbours-*.npz")
+    assert run(folder, "strict", [ExactIndex()], [1]).metrics[0]["top1_exact"] == first.metrics[0]["top1_exact"]
+    with np.load(kept) as content:
+        rows, sha = content["rows"], content["sha256"]
+    for broken in (b"", b"garbage", kept.read_bytes()[:-40]):
+        kept.write_bytes(broken)
+        with pytest.raises(MelprintError, match=r"damaged|does not hold"):
+            run(folder, "strict", [ExactIndex()], [1])
+    for wrong in (rows * 0, rows + 10_000, rows[:3], rows.astype(float)):
+        np.savez(kept, rows=wrong, sha256=sha)
+        with pytest.raises(MelprintError, match="does not hold the neighbours"):
+            run(folder, "strict", [ExactIndex()], [1])
+
+
+def test_queries_that_the_end_cuts_short_are_asked_as_published(folder: Path) -> None:
+    np.save(folder.parent / "ids.npy", np.array([85, 89]))
+    trial = trial_of(folder, "compat", test_ids=str(folder.parent / "ids.npy"))
+    result = evaluate(trial, [ExactIndex()], SEGMENT, Options([1, 9], timing_s=0.01), folder.parent / "cache", "digest")
+    assert [row["num_queries"] for row in result.metrics] == [2, 2]
+    rows = np.concatenate([trial.references.take(np.arange(290))])
+    for hit in result.hits[2:]:
+        segments = trial.queries.take(np.arange(int(hit["query_id"]), 90))
+        means = [np.mean(np.diag(segments @ rows[start : start + 9].T)) for start in range(290)]
+        assert hit["exact"] == (np.argmax(means) == 200 + int(hit["query_id"]))
+    assert [row["num_segments"] for row in result.costs] == [1]  # no query is whole at nine
+
+
 def test_recorded_places_are_the_truth(folder: Path, rng: np.random.Generator) -> None:
     """Clips that begin anywhere: only their table says where they come from."""
     stores = TestStores.open(folder, None, "strict")
@@ -151,10 +180,16 @@ def test_ids_are_all_or_a_seeded_number_or_a_file(folder: Path) -> None:
     assert trial.first_segment.tolist() == [4, 88]
     assert trial.num_segments.tolist() == [9, 2]  # the published script takes what is left of the query
     np.save(folder / "ids.npy", np.array([90]))
+    np.save(folder / "mask.npy", np.ones(90, bool))
+    np.save(folder / "half.npy", np.array([1.5, 2.0]))
+    (folder / "empty.npy").touch()
     for ids, message in (
         (str(folder / "ids.npy"), "go from 0 to 89"),
         ("none", "all, a number or a .npy file"),
         (0, "cannot be chosen among 81"),
+        (str(folder / "mask.npy"), "holds bool, and ids are whole numbers"),
+        (str(folder / "half.npy"), "holds float64, and ids are whole numbers"),
+        (str(folder / "empty.npy"), "all, a number or a .npy file"),
         (82, "cannot be chosen among 81"),
     ):
         with pytest.raises(MelprintError, match=message):

@@ -9,6 +9,7 @@ from melprint.errors import MelprintError
 from melprint.evaluation.evaluate import Options, evaluate
 from melprint.evaluation.openset import OpenSetSpec, error_curve, open_set_of
 from melprint.evaluation.protocol import make_trial
+from melprint.evaluation.report import write_report
 from melprint.evaluation.stores import TestStores
 from melprint.index.exact import ExactIndex
 from melprint.matching.calibration import threshold_at
@@ -64,6 +65,17 @@ def test_known_queries_are_accepted_and_unknown_ones_refused(many_songs: Path) -
         total = row["accepted_correct"] + row["accepted_wrong"] + row["refused"]
         assert total == pytest.approx(1.0)
     assert {point["num_segments"] for point in result.open_set_curve} == {1, 9}
+
+
+def test_a_length_that_no_unknown_query_has_is_left_out(tmp_path: Path, rng: np.random.Generator) -> None:
+    songs = {f"t{n}": unit(rng.standard_normal((30 if n == 8 else 6, DIM))) for n in range(9)}
+    for name in ("db", "query"):
+        write_store(tmp_path, name, songs)
+    options = Options([1, 9], timing_s=0, open_set=OpenSetSpec(seed=1))
+    result = evaluate(trial_of(tmp_path), [ExactIndex()], SEGMENT, options, tmp_path / "kept", "digest")
+    assert {row["num_segments"] for row in result.open_set} == {1}
+    assert {row["num_segments"] for row in result.metrics} == {1, 9}
+    write_report(result, tmp_path / "out", {"run": "name", "mode": "strict"})
 
 
 def test_too_few_tracks_are_said_and_not_divided(many_songs: Path, folder: Path, capsys) -> None:

@@ -32,10 +32,17 @@ def test_sizes_and_types_that_do_not_fit(tmp_path: Path, rows: np.ndarray) -> No
         (np.append(rows.reshape(-1), np.float32(0)), rows.shape, "has 2564 bytes where"),
         (rows, [0, DIM], "should have rows and columns"),
         (rows, [40 * DIM], "should have rows and columns"),
+        (rows, [40, 0], "should have rows and columns"),
+        (rows, [40, -DIM], "should have rows and columns"),
+        (rows, [np.inf, DIM], "has no store db"),
+        (rows, [40.5, DIM], "should hold two whole numbers"),
     ):
         write_arrays(tmp_path, array, shape)
         with pytest.raises(MelprintError, match=words):
             open_foreign(tmp_path, "db")
+    (tmp_path / "db_shape.npy").write_bytes(b"")
+    with pytest.raises(MelprintError, match="has no store db"):
+        open_foreign(tmp_path, "db")
     # The published scripts append rows to the file and leave its shape as it was.
     write_arrays(tmp_path, rows, (30, DIM))
     assert len(open_foreign(tmp_path, "db").rows) == 30
@@ -53,6 +60,13 @@ def test_rows_that_are_no_fingerprints(tmp_path: Path, rows: np.ndarray) -> None
         with pytest.raises(MelprintError, match=words):
             open_foreign(tmp_path, "db").check()
     open_foreign(tmp_path, "db").check(unit_rows=False)
+
+
+def test_half_of_a_store_is_not_no_store(folder: Path) -> None:
+    (folder / "dummy_db.mm").unlink()
+    for mode in ("strict", "compat"):
+        with pytest.raises(MelprintError, match=r"no dummy_db\.mm: the copy is not complete"):
+            TestStores.open(folder, None, mode)
 
 
 def test_rows_that_changed_after_the_store_was_finished(folder: Path) -> None:
@@ -82,6 +96,13 @@ def test_a_kept_index_belongs_to_its_rows(tmp_path: Path, folder: Path, rng: np.
     narrow = Rows([unit(rng.standard_normal((100, DIM // 2)))])
     with pytest.raises(MelprintError, match="an index of 16 dimensions, the store has 8"):
         reopen(again, path, narrow, "digest")
+    with path.open("ab") as file:
+        file.write(b"0")
+    with pytest.raises(MelprintError, match="not as long as it was"):
+        reopen(again, path, rows, "digest")
+    path.with_name("kept.index.json").write_text("[1]")
+    with pytest.raises(MelprintError, match="has no note"):
+        reopen(again, path, rows, "digest")
     path.with_name("kept.index.json").unlink()
     with pytest.raises(MelprintError, match="has no note"):
         reopen(again, path, rows, "digest")

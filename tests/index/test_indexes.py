@@ -122,6 +122,24 @@ def test_tiles_and_late_rows_change_nothing(rng: np.random.Generator, monkeypatc
         np.testing.assert_allclose(hits.scores, scores, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("metric", ["ip", "l2"])
+def test_of_equally_near_rows_the_lowest_are_found(metric: str, rng: np.random.Generator) -> None:
+    """Whole numbers make equal products equal to the last bit, whatever the shape of a tile; faiss is the twin."""
+    distinct = rng.integers(-3, 4, (60, 8)).astype(np.float32)
+    vectors = distinct[rng.integers(60, size=5_000)]
+    rows, queries = Rows([vectors[:1_234], vectors[1_234:]]), rng.integers(-3, 4, (90, 8)).astype(np.float32)
+    index, twin = ExactIndex(metric), FaissIndex("Flat", "flat", metric)
+    for each in (index, twin):
+        each.build(rows)
+    together = index.search(queries, 20).rows
+    products = queries @ vectors.T - (np.square(vectors).sum(axis=1) / 2 if metric == "l2" else 0)
+    np.testing.assert_array_equal(together, np.argsort(-products, axis=1, kind="stable")[:, :20])
+    alone = np.concatenate([index.search(query[None], 20).rows for query in queries])
+    np.testing.assert_array_equal(together, alone)
+    one_by_one = np.concatenate([twin.search(query[None], 20).rows for query in queries])
+    np.testing.assert_array_equal(np.sort(one_by_one, axis=1), np.sort(together, axis=1))
+
+
 def test_half_precision_rounds_and_little_else(rng: np.random.Generator) -> None:
     vectors = rng.standard_normal((500, 32), dtype=np.float32)
     rows = Rows([vectors / np.linalg.norm(vectors, axis=1, keepdims=True)])

@@ -58,7 +58,7 @@ def options_from(config: DictConfig, lengths: list[int], model: Fingerprinter | 
     return Options(
         lengths=lengths,
         num_neighbours=values["num_neighbours"],
-        timing_s=values["timing_s"],
+        timing_s=_seconds(values["timing_s"]),
         mmap=values["index_mmap"],
         open_set=OpenSetSpec(**values["open_set"]) if values["open_set"] else None,
         embed=_embedding(model) if model is not None else None,
@@ -79,6 +79,12 @@ def stores_from(config: DictConfig) -> TestStores:
     for store in stores.present():
         store.check(unit_rows=config.unit_rows)
     return stores
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, int | float) and value >= 0:
+        return float(value)
+    raise MelprintError(f"timing_s is a number of seconds from 0 on, got {value!r}")
 
 
 def _whole(number: object) -> int:

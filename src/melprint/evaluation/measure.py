@@ -67,9 +67,9 @@ def latency(
             there are 5; 0 times nothing.
         embed: makes the fingerprints of so many segments.
     """
-    if budget_s <= 0:
-        return None
     asked = np.flatnonzero(trial.num_segments >= length)[:MOST_TIMED]
+    if budget_s <= 0 or not len(asked):
+        return None
     first = trial.first_segment[asked]
     for query in first[-WARM_UP_QUERIES:]:
         _one(index, trial, query, length, num_neighbours, embed)

@@ -66,7 +66,7 @@ class Trial:
         Raises:
             MelprintError: there are not so many.
         """
-        if not 1 <= num_queries <= len(self.first_segment):
+        if not isinstance(num_queries, int) or not 1 <= num_queries <= len(self.first_segment):
             raise MelprintError(f"num_queries must lie between 1 and {len(self.first_segment)}, got {num_queries}")
         kept = np.linspace(0, len(self.first_segment) - 1, num_queries).round().astype(np.int64)
         return replace(
@@ -255,11 +255,16 @@ def _chosen(test_ids: str | int, choice: int, num_rows: int, seed: int) -> NDArr
             raise MelprintError(f"test_ids={text} cannot be chosen among {choice} query rows; take fewer, or all")
         return rng_for(seed).permutation(choice)[: int(text)]
     try:
-        ids = np.asarray(np.load(text)).astype(np.int64).reshape(-1)
-    except (OSError, ValueError, TypeError) as error:
+        loaded = np.asarray(np.load(text)).reshape(-1)
+    except (OSError, ValueError, TypeError, EOFError) as error:
         raise MelprintError(f"test_ids must be all, a number or a .npy file, got {text!r} ({error})") from error
-    if len(ids) == 0:
+    if len(loaded) == 0:
         raise MelprintError(f"{text} holds no test id")
+    if loaded.dtype.kind not in "iu":
+        raise MelprintError(
+            f"{text} holds {loaded.dtype}, and ids are whole numbers; a mask is turned by np.flatnonzero"
+        )
+    ids = loaded.astype(np.int64)
     if ids.min() < 0 or ids.max() >= num_rows:
         raise MelprintError(f"{text} holds ids {ids.min()} to {ids.max()}, the query rows go from 0 to {num_rows - 1}")
     return ids

@@ -35,6 +35,11 @@ class TestStores:
         has_dummy = names(dummy_at, "dummy_db")[0].exists()
         if dummy_folder is not None and not has_dummy:
             raise MelprintError(f"{dummy_folder} has no dummy_db.mm")
+        if not has_dummy and any(path.exists() for path in names(dummy_at, "dummy_db")[1:]):
+            raise MelprintError(
+                f"{dummy_at} has parts of a dummy_db but no dummy_db.mm: the copy is not complete;"
+                " copy that file too, or remove the others"
+            )
         if not has_dummy:
             console.print(
                 f"{folder} has no dummy_db: only the rows of db are searched", highlight=False, soft_wrap=True

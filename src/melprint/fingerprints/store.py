@@ -206,9 +206,12 @@ def open_foreign(folder: Path, name: str) -> Store:
     if meta_path.exists():
         return open_store(folder, name)
     try:
-        shape = tuple(int(n) for n in np.atleast_1d(np.load(shape_path)))
-    except (OSError, ValueError, TypeError) as error:
+        loaded = np.atleast_1d(np.load(shape_path))
+        shape = tuple(int(n) for n in loaded)
+    except (OSError, ValueError, TypeError, EOFError, OverflowError) as error:
         raise MelprintError(f"{folder} has no store {name} ({shape_path.name}: {error})") from error
+    if not np.array_equal(loaded, shape):
+        raise MelprintError(f"{shape_path} should hold two whole numbers, got {loaded.tolist()}")
     return Store(folder, name, _map_rows(rows_path, shape, "float32"))
 
 
@@ -234,7 +237,7 @@ def check_model(store: Store, model: str, source: Path) -> None:
 
 
 def _map_rows(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray[np.floating]:
-    if len(shape) != 2 or shape[0] < 1:
+    if len(shape) != 2 or min(shape) < 1:
         raise MelprintError(f"{path} should have rows and columns, its shape file says {list(shape)}")
     try:
         size = path.stat().st_size

@@ -29,6 +29,8 @@ def nearness_of(queries_QD: Tensor, rows_RD: Tensor, handicap_R: Tensor | None, 
 class Best:
     """The k best rows of each query among those that were offered so far.
 
+    Of equally near rows the lowest are kept, as long as rows are offered in ascending order.
+
     Args:
         num_queries: Q.
         k: K.
@@ -44,7 +46,12 @@ class Best:
 
     def begin(self, query_Q: Tensor, nearness_QR: Tensor, row_R: Tensor) -> None:
         """Offer the first rows of some queries, the more promising the better."""
-        scores, columns = nearness_QR.topk(min(self.k, nearness_QR.shape[1]), dim=1)
+        k = min(self.k, nearness_QR.shape[1])
+        scores, columns = nearness_QR.topk(k, dim=1)
+        tied = ((nearness_QR >= scores[:, -1:]).sum(dim=1) > k).nonzero()[:, 0]  # more than k could be the k best
+        if len(tied):
+            ranked, order = nearness_QR[tied].sort(dim=1, descending=True, stable=True)
+            scores[tied], columns[tied] = ranked[:, :k], order[:, :k]
         self.scores[query_Q, : scores.shape[1]] = scores.float()
         self.rows[query_Q, : scores.shape[1]] = row_R[columns]
 
@@ -81,7 +88,8 @@ class Best:
             torch.cat(parts)
             for parts in zip((own, self.rows.flatten(), self.scores.flatten()), *self._waiting, strict=True)
         )
-        order = score.argsort(descending=True)
+        order = row.argsort()
+        order = order[score[order].argsort(descending=True, stable=True)]
         order = order[query[order].argsort(stable=True)]
         first = torch.searchsorted(query[order], torch.arange(num_queries, device=device))
         kept = order[first[:, None] + torch.arange(self.k, device=device)]

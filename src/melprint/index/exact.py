@@ -72,7 +72,7 @@ class ExactIndex:
                 first += len(block)
 
     def search(self, queries_QD: NDArray[np.float32], k: int) -> Hits:
-        """The ``k`` nearest rows of each query segment; equally near ones in any order."""
+        """The ``k`` nearest rows of each query segment; of equally near ones the lowest, as in faiss's flat index."""
         if self.rows is None:
             raise MelprintError(f"index {self.name} is empty; build it first")
         device = torch.device(self.device)

@@ -22,7 +22,8 @@ def keep(index: Index, path: Path, store_digest: str, build_s: float) -> None:
     index.save(path)
     if path.exists():
         with replacing(note_of(path)) as file:
-            json.dump({"store": store_digest, "build_s": build_s, **index.settings()}, file, default=str)
+            note = {"store": store_digest, "build_s": build_s, "bytes": path.stat().st_size, **index.settings()}
+            json.dump(note, file, default=str)
 
 
 def reopen(index: Index, path: Path, rows: Rows, store_digest: str, *, mmap: bool = False) -> float:
@@ -36,11 +37,14 @@ def reopen(index: Index, path: Path, rows: Rows, store_digest: str, *, mmap: boo
     """
     try:
         note = json.loads(note_of(path).read_text(encoding="utf-8"))
-        build_s, of_store = float(note.pop("build_s")), note.pop("store")
-    except (OSError, ValueError, KeyError) as error:
+        build_s, of_store, size = float(note.pop("build_s")), note.pop("store"), note.pop("bytes")
+        intact = size == path.stat().st_size
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise MelprintError(
             f"{path} has no note of what it was built from; delete it to have it built again"
         ) from error
+    if not intact:
+        raise MelprintError(f"{path} is not as long as it was when it was saved; delete it to have it built again")
     if of_store != store_digest:
         raise MelprintError(
             f"{path} was built from other rows than the store has now; delete it to have it built again"

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
@@ -276,12 +277,10 @@ def _connect(uri: str, token: str | None, timeout_s: float) -> Any:
     if "://" not in uri:
         if not uri.endswith(".db"):
             raise MelprintError(f"uri must be http://HOST:PORT, or a local folder that ends with .db, got {uri}")
-        try:
-            import milvus_lite  # noqa: F401  # only to see whether it is there
-        except ImportError as error:
+        if find_spec("milvus_lite") is None:
             raise MelprintError(
                 f'{uri} is a folder for milvus-lite, which is not installed: pip install "melprint[milvus-lite]"'
-            ) from error
+            )
         Path(uri).parent.mkdir(parents=True, exist_ok=True)
         if Path(uri).is_file():
             raise MelprintError(f"{uri} is a file of an older milvus-lite or none of Milvus; name another one")
