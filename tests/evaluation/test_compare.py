@@ -11,7 +11,7 @@ from melprint.cli import app
 from melprint.data.manifest import write_rows
 from melprint.errors import MelprintError
 from melprint.evaluation.compare import RunHits, compare, difference_interval, mcnemar_p
-from melprint.evaluation.evaluate import HIT_COLUMNS
+from melprint.evaluation.tables import HIT_COLUMNS
 
 
 def write_hits(folder: Path, exact: dict[str, list[int]]) -> str:

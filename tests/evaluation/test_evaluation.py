@@ -8,10 +8,11 @@ import pytest
 from melprint.data.manifest import write_rows
 from melprint.data.queries import COLUMNS as QUERY_COLUMNS
 from melprint.errors import MelprintError
-from melprint.evaluation.evaluate import METRIC_COLUMNS, Options, Result, evaluate
+from melprint.evaluation.evaluate import Options, evaluate
 from melprint.evaluation.metrics import cluster_interval, outcome, summary, wilson_interval
 from melprint.evaluation.report import write_report
 from melprint.evaluation.stores import TestStores
+from melprint.evaluation.tables import METRIC_COLUMNS, Result
 from melprint.index.base import Index
 from melprint.index.exact import ExactIndex
 from melprint.index.faiss import FaissIndex

@@ -11,7 +11,8 @@ from melprint.data.corpora.corpus import Corpus
 from melprint.data.manifest import Track
 from melprint.errors import MelprintError
 from melprint.evaluation.grid_report import write_grid
-from melprint.evaluation.robustness import UNITS, Grid, GridSpec, Scene, render
+from melprint.evaluation.robustness import Grid
+from melprint.evaluation.scene import UNITS, GridSpec, Scene, render
 from melprint.evaluation.stores import TestStores
 from melprint.fingerprints.extractor import extract, sources_of_tracks
 from melprint.index.exact import ExactIndex

@@ -19,7 +19,8 @@ from melprint.evaluation.evaluate import Options
 from melprint.evaluation.localisation import Phases
 from melprint.evaluation.openset import OpenSetSpec
 from melprint.evaluation.protocol import MODES, Trial
-from melprint.evaluation.robustness import Grid, GridSpec, Scene
+from melprint.evaluation.robustness import Grid
+from melprint.evaluation.scene import GridSpec, Scene
 from melprint.evaluation.stores import TestStores
 from melprint.fingerprints.collection import extract_corpus, extract_phases
 from melprint.fingerprints.store import check_model

@@ -10,9 +10,9 @@ from typing import Any
 
 from melprint.data.manifest import replacing, write_rows
 from melprint.errors import MelprintError
-from melprint.evaluation.evaluate import METRIC_COLUMNS
 from melprint.evaluation.plots import HEADINGS, embedded, png
 from melprint.evaluation.report import ORIGIN, page_named, percent
+from melprint.evaluation.tables import METRIC_COLUMNS
 
 COLUMNS = ("run", "mode", "model", "date", "hardware", *METRIC_COLUMNS)
 TEXT = ("index", "matcher")

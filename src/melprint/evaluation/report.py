@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from melprint.data.manifest import replacing
-from melprint.evaluation.evaluate import Result
 from melprint.evaluation.localisation import TOLERANCES_S
 from melprint.evaluation.plots import (
     HEADINGS,
@@ -22,6 +21,7 @@ from melprint.evaluation.plots import (
     plot_hit_rates,
     plot_tolerances,
 )
+from melprint.evaluation.tables import Result
 
 PLOT = "hit_rate.png"
 ORIGIN = "evaluation.json"
