@@ -38,7 +38,7 @@ def main(cfg: DictConfig) -> float:
     trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
     note_finished(trainer, out)
     console.print(f"best checkpoint: {out / 'checkpoints' / 'best.ckpt'}", soft_wrap=True)
-    return float(trainer.callback_metrics.get("val/top1_exact", float("nan")))
+    return float(trainer.callback_metrics.get("val/top1_exact", float("nan")))  # what a sweep maximises
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ import melprint  # first: it sets how threads wait
 from melprint.audio.files import write_wav
 from melprint.augment.banks import Surroundings
 from melprint.augment.chain import SegmentBatch, WindowSpec
-from melprint.augment.device import AddNoise, ApplyRoom, DeviceChain
+from melprint.augment.device import DeviceChain
+from melprint.augment.filters import ApplyRoom
+from melprint.augment.noise import AddNoise
 from melprint.augment.host import HostChain, corpus_noise, corpus_rooms
 from melprint.data.manifest import Track
 from melprint.fingerprints.rows import Rows

@@ -68,6 +68,9 @@ class MelSpec:
         f_max_hz: upper edge of the highest band.
         floor: added to the mel magnitudes before the logarithm.
         unit_level: scale each segment to an RMS of 1 first, so that loudness does not matter.
+        power: of the magnitude before the mel bands: 1 (neural-audio-fp) or 2.
+        range_db: what lies further below the maximum is raised to there, and the range is scaled to [-1, 1];
+            ``None`` leaves the logarithm as it is.
     """
 
     n_fft: int = 1024
@@ -78,8 +81,14 @@ class MelSpec:
     f_max_hz: float = 4_000.0
     floor: float = 0.06
     unit_level: bool = False
+    power: int = 1
+    range_db: float | None = None
 
     def __post_init__(self) -> None:
+        if self.power not in (1, 2):
+            raise MelprintError(f"power must be 1 or 2, got {self.power}")
+        if self.range_db is not None and self.range_db <= 0:
+            raise MelprintError(f"range_db must be positive, got {self.range_db}")
         if not 0 <= self.f_min_hz < self.f_max_hz:
             raise MelprintError(f"need 0 <= f_min_hz < f_max_hz, got {self.f_min_hz} and {self.f_max_hz}")
         if self.floor <= 0:

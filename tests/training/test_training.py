@@ -11,7 +11,9 @@ from torch import nn
 import melprint
 from melprint.audio.files import write_wav
 from melprint.augment.chain import WindowSpec
-from melprint.augment.device import AddNoise, ApplyRoom, DeviceChain
+from melprint.augment.device import DeviceChain
+from melprint.augment.filters import ApplyRoom
+from melprint.augment.noise import AddNoise
 from melprint.augment.masks import SpectrogramMask
 from melprint.data.corpora.corpus import Corpus
 from melprint.data.datamodule import FingerprintData

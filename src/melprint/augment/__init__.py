@@ -1,5 +1,5 @@
 """Degrading music as rooms, noise and imprecise timing do, on the device or on the host."""
 
-from melprint.augment.chain import AugmentChain, SegmentBatch, Views, WindowSpec
+from melprint.augment.chain import AugmentChain, SegmentBatch, TrainingBatch, Views, WindowSpec
 
-__all__ = ["AugmentChain", "SegmentBatch", "Views", "WindowSpec"]
+__all__ = ["AugmentChain", "SegmentBatch", "TrainingBatch", "Views", "WindowSpec"]

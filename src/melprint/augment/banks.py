@@ -1,5 +1,6 @@
 """Noise and rooms, resident as tensors."""
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -14,11 +15,25 @@ from melprint.data.manifest import Track
 from melprint.errors import MelprintError
 
 
-class Surroundings:
-    """The noise and the rooms of one split; each becomes a bank when a transform first asks for it."""
+MAX_MUSIC_S = 3_600.0  # of other music in a bank: 58 MB at 8 kHz
+SHORTEST_S = 4.0  # a shorter recording of noise is repeated to this length
 
-    def __init__(self, noise: Sequence[Track], rooms: Sequence[Track], sample_rate_hz: int) -> None:
+
+class Surroundings:
+    """What sounds around the music of one split; each kind becomes a bank when a transform first asks for it.
+
+    Args:
+        noise: its tracks.
+        rooms: impulse responses.
+        sample_rate_hz: of everything.
+        music: other music of the split.
+    """
+
+    def __init__(
+        self, noise: Sequence[Track], rooms: Sequence[Track], sample_rate_hz: int, music: Sequence[Track] = ()
+    ) -> None:
         self.noise_tracks, self.room_tracks, self.sample_rate_hz = noise, rooms, sample_rate_hz
+        self.music_tracks = music
 
     @cached_property
     def noise(self) -> "NoiseBank":
@@ -29,6 +44,13 @@ class Surroundings:
     def rooms(self) -> "RoomBank":
         """All rooms."""
         return RoomBank(self.room_tracks, self.sample_rate_hz)
+
+    @cached_property
+    def music(self) -> "NoiseBank":
+        """Some of the music, from all over the list."""
+        total_s = sum(track.num_samples for track in self.music_tracks) / self.sample_rate_hz
+        every = max(1, math.ceil(total_s / MAX_MUSIC_S))
+        return NoiseBank(self.music_tracks[::every], self.sample_rate_hz)
 
 
 class NoiseBank(nn.Module):
@@ -46,16 +68,19 @@ class NoiseBank(nn.Module):
             )
         self.names = [track.track_id for track in tracks]
         lengths = np.array([track.num_samples for track in tracks], np.int64)
-        samples = np.empty(lengths.sum(), np.int16)
-        for track, end in zip(tracks, np.cumsum(lengths), strict=True):  # one mapped file at a time
-            samples[end - track.num_samples : end] = track.samples(sample_rate_hz)
+        repeated = lengths * -(-round(SHORTEST_S * sample_rate_hz) // lengths)
+        kept = np.where(lengths < SHORTEST_S * sample_rate_hz, repeated, lengths)
+        samples = np.empty(kept.sum(), np.int16)
+        for track, length, end in zip(tracks, kept, np.cumsum(kept), strict=True):  # one mapped file at a time
+            samples[end - length : end].reshape(-1, track.num_samples)[:] = track.samples(sample_rate_hz)
         _, kinds = np.unique(
             [name.partition("/")[0] if "/" in name else "" for name in self.names], return_inverse=True
         )
         weights = lengths / np.bincount(kinds, lengths)[kinds]
         self.register_buffer("samples", torch.from_numpy(samples), persistent=False)
-        self.register_buffer("first", torch.from_numpy(np.cumsum(lengths) - lengths), persistent=False)
-        self.register_buffer("length", torch.from_numpy(lengths), persistent=False)
+        self.register_buffer("first", torch.from_numpy(np.cumsum(kept) - kept), persistent=False)
+        self.register_buffer("length", torch.from_numpy(kept), persistent=False)
+        self.shortest = int(kept.min())
         self.register_buffer("cumulative", torch.from_numpy(np.cumsum(weights) / weights.sum()), persistent=False)
         self.samples: Tensor
         self.first: Tensor
@@ -70,6 +95,8 @@ class NoiseBank(nn.Module):
         """Noise ``(B, num_samples)`` from a uniform place of each item's file; a shorter file repeats."""
         length = self.length[file_B]
         start = (draw_B * (length - num_samples + 1).clamp_min(1)).long()
+        if num_samples <= self.shortest:
+            return self.samples.unfold(0, num_samples, 1)[self.first[file_B] + start].float() / INT16_SCALE
         offsets = start[:, None] + torch.arange(num_samples, device=start.device)
         return self.samples[self.first[file_B, None] + offsets % length[:, None]].float() / INT16_SCALE
 

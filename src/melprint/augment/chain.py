@@ -73,6 +73,10 @@ class SegmentBatch(NamedTuple):
     keys: Tensor
     draws: Tensor
 
+    def chunk(self, items: slice) -> "SegmentBatch":
+        """That of some items."""
+        return SegmentBatch(*(part[items] for part in self))
+
 
 class Views(NamedTuple):
     """Clean and degraded views of a batch of segments.
@@ -81,11 +85,40 @@ class Views(NamedTuple):
         anchors: float32 ``(B, T)``, clean.
         replicas: float32 ``(B, R, T)``, degraded.
         mask_draws: float64 ``(B, 1 + R, M)``, uniform numbers for masks on the spectrograms.
+        keys: int64 ``(B, 2)``, epoch and item.
     """
 
     anchors: Tensor
     replicas: Tensor
     mask_draws: Tensor
+    keys: Tensor
+
+    def chunk(self, items: slice) -> "Views":
+        """Those of some items."""
+        return Views(*(part[items] for part in self))
+
+
+class TrainingBatch:
+    """A batch on its way through a step: its views, made anew whenever a chunk of them is asked for.
+
+    Args:
+        source: windows that a chain degrades on the device, or views that the workers made.
+        chain: for windows.
+    """
+
+    def __init__(self, source: SegmentBatch | Views, chain: "AugmentChain | None" = None) -> None:
+        self.source, self.chain = source, chain
+
+    def __len__(self) -> int:
+        return len(self.source.keys)
+
+    def views(self, items: slice) -> Views:
+        """The views of some items; the same each time."""
+        part = self.source.chunk(items)
+        if isinstance(part, Views):
+            return part
+        assert self.chain is not None
+        return self.chain(part)
 
 
 class AugmentChain(Protocol):

@@ -9,8 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from melprint.audio.convolution import convolve_spectra
-from melprint.audio.levels import SILENCE_RMS, mix_at_snr
+from melprint.audio.levels import SILENCE_RMS
 from melprint.augment.banks import Surroundings
 from melprint.augment.chain import SegmentBatch, Views, WindowSpec
 from melprint.augment.cutting import cut_views
@@ -30,55 +29,6 @@ class Transform(Protocol):
 
     def __call__(self, wave_BC: Tensor, draws_BK: Tensor, context: int) -> Tensor:
         """Waves of the same shape; the first ``context`` samples are past that nobody will see."""
-
-
-class AddNoise(nn.Module):
-    """Noise from a bank at a signal-to-noise ratio drawn uniformly, measured in the visible part."""
-
-    num_draws = 4
-
-    def __init__(
-        self, surroundings: Surroundings, snr_db: tuple[float, float] = (0.0, 10.0), probability: float = 1.0
-    ) -> None:
-        super().__init__()
-        if snr_db[0] > snr_db[1]:
-            raise MelprintError(f"snr_db must go from low to high, got {list(snr_db)}")
-        self.bank, self.snr_db, self.probability = surroundings.noise, snr_db, probability
-
-    def parameters_of(self, draws_BK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """File, ratio in decibels and whether it is applied, for each item."""
-        low, high = self.snr_db
-        return self.bank.choose(draws_BK[:, 0]), low + (high - low) * draws_BK[:, 2], draws_BK[:, 3] < self.probability
-
-    def forward(self, wave_BC: Tensor, draws_BK: Tensor, context: int) -> Tensor:
-        """Waves of the same shape."""
-        file, snr_db, applied = self.parameters_of(draws_BK)
-        noise = self.bank.crop(file, draws_BK[:, 1], wave_BC.shape[1])
-        noisy = mix_at_snr(wave_BC, noise, snr_db.float(), measured=slice(context, None))
-        return torch.where(applied[:, None], noisy, wave_BC)
-
-
-class ApplyRoom(nn.Module):
-    """Convolution with a response from a bank; reverberation of the past context reaches the segment.
-
-    Responses are cut to the context plus one sample: longer ones would need music from before it.
-    """
-
-    num_draws = 2
-
-    def __init__(self, surroundings: Surroundings, probability: float = 1.0) -> None:
-        super().__init__()
-        self.bank, self.probability = surroundings.rooms, probability
-
-    def parameters_of(self, draws_BK: Tensor) -> tuple[Tensor, Tensor]:
-        """Room and whether it is applied, for each item."""
-        return self.bank.choose(draws_BK[:, 0]), draws_BK[:, 1] < self.probability
-
-    def forward(self, wave_BC: Tensor, draws_BK: Tensor, context: int) -> Tensor:
-        """Waves of the same shape."""
-        room, applied = self.parameters_of(draws_BK)
-        spectra = self.bank.spectra(room, wave_BC.shape[1], context + 1)
-        return torch.where(applied[:, None], convolve_spectra(wave_BC, spectra), wave_BC)
 
 
 class Gain(nn.Module):
@@ -140,7 +90,7 @@ class DeviceChain(nn.Module):
             waves = transform(waves, draws[:, :num_draws], self.window.context)
             draws = draws[:, num_draws:]
         replicas = waves[:, self.window.context :].unflatten(0, (-1, self.num_replicas))
-        return Views(anchors, replicas, mask_draws)
+        return Views(anchors, replicas, mask_draws, batch.keys)
 
 
 def _num_draws(transform: nn.Module) -> int:

@@ -47,7 +47,8 @@ class HostChain:
         anchors, waves, mask_draws, replica_draws = cut_views(batch, self.window, self.num_replicas)
         seeds = (replica_draws[..., 1].flatten() * 2**32).long().tolist()
         degraded = np.stack([self._degrade(wave, seed) for wave, seed in zip(waves.numpy(), seeds, strict=True)])
-        return Views(anchors, torch.from_numpy(degraded).unflatten(0, (-1, self.num_replicas)), mask_draws)
+        replicas = torch.from_numpy(degraded).unflatten(0, (-1, self.num_replicas))
+        return Views(anchors, replicas, mask_draws, batch.keys)
 
     def _degrade(self, wave: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
         with seeded(seed):

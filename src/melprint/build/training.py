@@ -1,8 +1,11 @@
 """What training is made of."""
 
 import logging
+import os
+import pickle
 import shutil
 import warnings
+from collections.abc import Mapping
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -11,31 +14,88 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from melprint.build.common import plain
 from melprint.data.corpora.corpus import Corpus
 from melprint.data.datamodule import FingerprintData
 from melprint.errors import MelprintError
+from melprint.losses.chunks import refuse_batch_norm
 from melprint.models.fingerprinter import build_fingerprinter
 from melprint.progress import console
 from melprint.training.checkpoints import LAST, checkpoints
 from melprint.training.module import FingerprintModule
+from melprint.training.pictures import Pictures
+from melprint.training.rates import scaled_rate
 from melprint.training.retrieval import RetrievalValidation
+from melprint.training.throughput import Throughput
 
 FINISHED = "finished"
 
 
+# What makes a run what it is: a checkpoint goes on only in a run that has the same.
+RECIPE = ("model", "loss", "augment", "optimizer", "scheduler", "data", "train", "lr_scaling", "seed")
+FREE = ("train.num_workers", "train.chunk_size")  # change how a run is computed, not what
+
+
 def module_from(config: DictConfig) -> FingerprintModule:
-    """The network with its loss and optimizer."""
+    """The network with its loss and optimizer.
+
+    Raises:
+        MelprintError: a chunk size that is none, or one that batch normalisation forbids.
+    """
+    chunk_size = config.train.chunk_size
+    if chunk_size is not None:
+        if not isinstance(chunk_size, int) or chunk_size < 1:
+            raise MelprintError(f"train.chunk_size must be a positive whole number or null, got {chunk_size!r}")
+        if config.train.batch_size % chunk_size and chunk_size < config.train.batch_size:
+            console.print(
+                f"train.chunk_size={chunk_size} does not divide train.batch_size={config.train.batch_size}:"
+                f" the last chunk has {config.train.batch_size % chunk_size} items",
+                highlight=False,
+                soft_wrap=True,
+            )
     return FingerprintModule(
         fingerprinter=build_fingerprinter(**plain(config.model)),
         loss=instantiate(config.loss),
         mask=instantiate(config.augment.mask, _convert_="all"),
-        optimizer=instantiate(config.optimizer),
+        optimizer=instantiate(config.optimizer, lr=rate_from(config)),
         schedule=instantiate(config.scheduler),
         config={"model": plain(config.model), "config": plain(config)},
+        chunk_size=chunk_size,
+        seed=config.seed,
     )
+
+
+def rate_from(config: DictConfig) -> float:
+    """The peak of the learning rate for the batch of all devices; said aloud where a rule changes it."""
+    rule, reference = config.lr_scaling.rule, config.lr_scaling.batch_size
+    batch_size = config.train.batch_size * num_devices(config)
+    rate = scaled_rate(config.optimizer.lr, rule, batch_size, reference)
+    if rule != "none":
+        console.print(
+            f"learning rate {config.optimizer.lr:g} for {reference} items, {rule}: {rate:.4g} for {batch_size}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return rate
+
+
+def num_devices(config: DictConfig) -> int:
+    """Processes of a run: as torchrun or SLURM started them, or as the trainer will."""
+    for variable in ("WORLD_SIZE", "SLURM_NTASKS"):
+        if os.environ.get(variable, "").isdigit() and not is_interactive_slurm():
+            return int(os.environ[variable])
+    devices = config.trainer.devices
+    if devices in ("auto", -1, "-1"):
+        devices = torch.cuda.device_count() or 1
+    count = len(devices) if isinstance(devices, ListConfig) else int(devices)
+    return count * int(config.trainer.get("num_nodes", 1))
+
+
+def is_interactive_slurm() -> bool:
+    """Whether Lightning would take this SLURM allocation for a shell and not for a job."""
+    return os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
 
 
 def data_from(config: DictConfig, corpus: Corpus, module: FingerprintModule) -> FingerprintData:
@@ -48,7 +108,8 @@ def data_from(config: DictConfig, corpus: Corpus, module: FingerprintModule) -> 
         )
     if not isinstance(config.train.batch_size, int):
         raise MelprintError(f"train.batch_size must be a whole number, got {config.train.batch_size!r}")
-    return FingerprintData(corpus, partial(chain, segment=segment), seed=config.seed, **plain(config.train))
+    options = {key: value for key, value in plain(config.train).items() if key != "chunk_size"}
+    return FingerprintData(corpus, partial(chain, segment=segment), seed=config.seed, **options)
 
 
 def trainer_from(config: DictConfig, corpus: Corpus, module: FingerprintModule, out: Path) -> pl.Trainer:
@@ -69,25 +130,30 @@ def trainer_from(config: DictConfig, corpus: Corpus, module: FingerprintModule, 
     )
     _quieten_lightning()
     loggers = [instantiate(node, save_dir=str(out)) for node in config.logger.values()]
-    callbacks: list[pl.Callback] = [validation, *checkpoints(out / "checkpoints", "val/top1_exact", every)]
+    kept = checkpoints(out / "checkpoints", "val/top1_exact", every, config.checkpoint_minutes)
+    callbacks: list[pl.Callback] = [validation, *kept]
     if loggers:
-        callbacks.append(LearningRateMonitor("step"))
+        callbacks += [LearningRateMonitor("step"), Throughput(), Pictures(config.pictures_every_n_epochs)]
     if config.trainer.get("enable_progress_bar", True):
         callbacks.append(RichProgressBar())
     options: dict[str, Any] = {"logger": loggers, "callbacks": callbacks, "default_root_dir": str(out)}
     if config.trainer.accelerator == "auto":  # the same choice as device=auto; draws need float64, which MPS lacks
         options["accelerator"] = "gpu" if torch.cuda.is_available() else "cpu"
-    trainer: pl.Trainer = instantiate(config.trainer, **options)
-    if trainer.world_size > 1:
-        raise MelprintError(
-            f"{trainer.world_size} devices would each see their own negatives, which no loss here gathers;"
-            " train with trainer.devices=1"
-        )
+    trainer: pl.Trainer = instantiate(config.trainer, use_distributed_sampler=False, **options)
+    if trainer.world_size > 1 and not config.trainer.get("sync_batchnorm", False):
+        refuse_batch_norm(module.fingerprinter, f"training on {trainer.world_size} devices")
     return trainer
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that prepares the run's folder; Lightning and torchrun number the others."""
+    return all(os.environ.get(variable, "0") == "0" for variable in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 def make_room(out: Path, *, overwrite: bool) -> None:
     """Put the checkpoints of an earlier run aside, or remove them: nobody is to take them for the new one's."""
+    if not is_first_process():
+        return
     (out / FINISHED).unlink(missing_ok=True)
     checkpoints_of_old = out / "checkpoints"
     if overwrite:
@@ -100,14 +166,21 @@ def make_room(out: Path, *, overwrite: bool) -> None:
 
 def note_finished(trainer: pl.Trainer, out: Path) -> None:
     """Leave a mark that the run in ``out`` was not cut short."""
-    if trainer.state.finished:
+    if trainer.state.finished and trainer.is_global_zero:
         (out / FINISHED).touch()
 
 
 def _quieten_lightning() -> None:
     """Tips for another product, and warnings that nobody here can act on."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for message in (".*LeafSpec.*", ".*smaller than the logging interval.*", ".*does not have many workers.*"):
+    for message in (
+        ".*LeafSpec.*",
+        ".*your dataloader is not resumable.*",  # the sampler goes on where the checkpoint was written
+        ".*sync_dist=True.*",  # the loss is that of all processes already
+        ".*Detected call of `lr_scheduler.step.*", 
+        ".*smaller than the logging interval.*",
+        ".*does not have many workers.*",
+    ):
         warnings.filterwarnings("ignore", message)
 
 
@@ -119,7 +192,7 @@ def starting_point(config: DictConfig, out: Path) -> str | None:
     """
     last = out / "checkpoints" / f"{LAST}.ckpt"
     if config.ckpt_path is None:
-        if last.exists() and not config.overwrite and not (out / FINISHED).exists():
+        if is_first_process() and last.exists() and not config.overwrite and not (out / FINISHED).exists():
             raise MelprintError(
                 f"{out} holds an unfinished run; go on with ckpt_path=last, begin anew with overwrite=true,"
                 " or choose another name=…"
@@ -128,4 +201,41 @@ def starting_point(config: DictConfig, out: Path) -> str | None:
     path = last if config.ckpt_path == LAST else Path(config.ckpt_path)
     if not path.exists():
         raise MelprintError(f"there is no checkpoint {path} to go on from; leave ckpt_path out to begin anew")
+    refuse_other_recipe(path, config)
     return str(path)
+
+
+def refuse_other_recipe(path: Path, config: DictConfig) -> None:
+    """A run that goes on must be the run that was begun.
+
+    Raises:
+        MelprintError: names what differs, or the file is no checkpoint of a training.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        begun = content["hyper_parameters"]["config"]
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise MelprintError(f"{path} is not a checkpoint that training can go on from") from error
+    now = plain(config)
+    before, after = ({**_flat({part: run.get(part) for part in RECIPE})} for run in (begun, now))
+    differing = [
+        f"{key} ({before.get(key, 'absent')}, here {after.get(key, 'absent')})"
+        for key in sorted(set(before) | set(after))
+        if before.get(key) != after.get(key) and key not in FREE
+    ]
+    if differing:
+        shown = "; ".join(differing[:4]) + (f"; and {len(differing) - 4} more" if len(differing) > 4 else "")
+        raise MelprintError(
+            f"{path} is of another recipe: it was trained with {shown}; go on with the same options, or begin a run of"
+            " another name=…"
+        )
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(values, Mapping) and values:
+        return {
+            name: leaf
+            for key, value in values.items()
+            for name, leaf in _flat(value, f"{prefix}.{key}" if prefix else str(key)).items()
+        }
+    return {prefix: values}

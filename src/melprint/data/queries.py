@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from melprint.audio.files import INT16_SCALE, to_int16, write_wav
 from melprint.augment.banks import Surroundings
-from melprint.augment.device import AddNoise, ApplyRoom
+from melprint.augment.filters import ApplyRoom
+from melprint.augment.noise import AddNoise
 from melprint.data.dataset import copy_window
 from melprint.data.manifest import Track, alone, write_manifest, write_rows
 from melprint.errors import MelprintError

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from melprint.errors import MelprintError
+from melprint.losses.views import check_positive, check_reduction, mean_or_sum, rows_of
 
 
 def nt_xent(views_BVD: Tensor, *, temperature: float, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
@@ -20,9 +20,6 @@ def nt_xent(views_BVD: Tensor, *, temperature: float, reduction: Literal["mean",
     other.  neural-audio-fp logs the *sum* of the mean over originals and the mean over replicas, which is
     twice as much: ``reduction="sum"`` (mean of l times the number of views).
 
-    Logits are float32 whatever the precision of the network: at a temperature of 0.05, bfloat16 would
-    round them by up to 0.06.
-
     Args:
         views_BVD: unit rows, V >= 2; view 0 is the original.
         temperature: t.
@@ -35,19 +32,15 @@ def nt_xent(views_BVD: Tensor, *, temperature: float, reduction: Literal["mean",
     tensor(0.5514)
     """
     items, views, _ = views_BVD.shape
-    if items < 2 or views < 2:
-        raise MelprintError(f"NT-Xent needs two items and two views at least, got {items} and {views}")
     with torch.autocast(views_BVD.device.type, enabled=False):
-        flat = views_BVD.flatten(0, 1).float()
-        logits = flat @ flat.T / temperature
-        item = torch.arange(items, device=flat.device).repeat_interleave(views)
-        same_item = item[:, None] == item
-        negatives = torch.logsumexp(logits.masked_fill(same_item, -torch.inf), dim=1, keepdim=True)
-        own = logits.unflatten(1, (items, views))[torch.arange(len(flat), device=flat.device), item]
-        others = ~torch.eye(views, dtype=torch.bool, device=flat.device).repeat(items, 1)
+        rows, item = rows_of(views_BVD, "NT-Xent")
+        logits = rows @ rows.T / temperature
+        negatives = torch.logsumexp(logits.masked_fill(item[:, None] == item, -torch.inf), dim=1, keepdim=True)
+        own = logits.unflatten(1, (items, views))[torch.arange(len(rows), device=rows.device), item]
         losses = torch.logaddexp(own, negatives) - own
-        mean = losses[others].mean()
-    return mean * views if reduction == "sum" else mean
+        itself = torch.eye(views, dtype=torch.bool, device=rows.device).repeat(items, 1)
+        mean = losses.masked_fill(itself, 0.0).sum() / (len(rows) * (views - 1))
+    return mean_or_sum(mean, views, reduction)
 
 
 class NtXent(nn.Module):
@@ -55,10 +48,8 @@ class NtXent(nn.Module):
 
     def __init__(self, temperature: float = 0.05, reduction: Literal["mean", "sum"] = "mean") -> None:
         super().__init__()
-        if temperature <= 0:
-            raise MelprintError(f"temperature must be positive, got {temperature}")
-        if reduction not in ("mean", "sum"):
-            raise MelprintError(f"reduction must be mean or sum, got {reduction!r}")
+        check_positive("temperature", temperature)
+        check_reduction(reduction)
         self.temperature, self.reduction = temperature, reduction
 
     def forward(self, views_BVD: Tensor) -> Tensor:

@@ -1,41 +1,107 @@
-"""Triplet loss with semi-hard negatives.  Axes: B items · V views of an item · D fingerprint size."""
+"""Triplet losses.  Axes: B items · V views of an item · A anchors · N = B * V rows · D fingerprint size."""
+
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from melprint.errors import MelprintError
+from melprint.losses.views import check_positive, rows_of
+
+Anchors = Literal["originals", "all"]
+Positives = Literal["all", "hard", "semi-hard"]
+Negatives = Literal["semi-hard", "semi-hard-or-hard", "hard"]
 
 
-def semi_hard_triplet(views_BVD: Tensor, *, margin: float, squared: bool = True) -> Tensor:
-    """Mean over (original, replica) pairs of ``max(0, d(a, p) - d(a, n) + margin)``.
+def triplet(
+    views_BVD: Tensor,
+    *,
+    margin: float,
+    squared: bool = True,
+    anchors: Anchors = "originals",
+    positives: Positives = "all",
+    negatives: Negatives = "semi-hard",
+) -> Tensor:
+    """Mean of ``max(0, d(a, p) - d(a, n) + margin)`` over anchors a and their positives p.
 
-    The negative n is, among all views of other items, the closest to a that is farther than p
-    (semi-hard); where none is farther, the farthest of all.  Source: Schroff et al. 2015 (FaceNet),
-    section 3.2, with the fallback that TensorFlow Addons' ``triplet_semihard_loss`` takes.
+    Positives are the other views of a's item: ``all`` of them, the ``hard`` one (the farthest), or the ``semi-hard``
+    one (the farthest that is closer than every negative; where none is, the closest).
+
+    The negative is, among all views of other items, for each (a, p):
+
+    - ``semi-hard``: the closest that is farther than p; where none is, the farthest of all.  Schroff et al. 2015
+      (FaceNet), section 3.2, with the fallback that TensorFlow Addons' ``triplet_semihard_loss`` takes;
+    - ``semi-hard-or-hard``: the closest strictly between d(a, p) and d(a, p) + margin; where none is, the closest of
+      all.  Araz et al. 2025, as described for neural-music-fp;
+    - ``hard``: the closest.
+
+    Now Playing (Gfeller et al. 2017) as replicated by neural-audio-fp: margin 0.4, originals as anchors, all
+    positives, semi-hard negatives.  neural-music-fp: margin 0.5, all views as anchors, hard positives,
+    ``semi-hard-or-hard`` negatives.
 
     Args:
         views_BVD: unit rows, V >= 2; view 0 is the original.
         margin: in units of the distance.
         squared: whether d is the squared Euclidean distance.
+        anchors: the originals, or every view.
+        positives: see above.
+        negatives: see above.
 
     Returns:
         A scalar.
     """
-    items, views, _ = views_BVD.shape
-    if items < 2 or views < 2:
-        raise MelprintError(f"the triplet loss needs two items and two views at least, got {items} and {views}")
     with torch.autocast(views_BVD.device.type, enabled=False):
-        unit = views_BVD.float()
-        anchors_BD, all_ND = unit[:, 0], unit.flatten(0, 1)
-        to_all_BN = distance(anchors_BD @ all_ND.T, squared)
-        item = torch.arange(items, device=unit.device)
-        own_BN = item[:, None] == item.repeat_interleave(views)
-        to_positive_BP = distance((anchors_BD[:, None] * unit[:, 1:]).sum(-1), squared)
-        farther = (to_all_BN[:, None] > to_positive_BP[..., None]) & ~own_BN[:, None]
-        closest = to_all_BN[:, None].masked_fill(~farther, torch.inf).amin(-1)
-        farthest = to_all_BN.masked_fill(own_BN, -torch.inf).amax(-1, keepdim=True)
-        to_negative_BP = torch.where(farther.any(-1), closest, farthest)
-        return (to_positive_BP - to_negative_BP + margin).clamp_min(0).mean()
+        rows, item = rows_of(views_BVD, "the triplet loss")
+        items, views, _ = views_BVD.shape
+        step = views if anchors == "originals" else 1
+        number_A = torch.arange(0, len(rows), step, device=rows.device)
+        item_A = item[number_A]
+        apart_AN = distance(rows[number_A] @ rows.T, squared)
+        own_AN = item_A[:, None] == item
+        to_own_AV = apart_AN.unflatten(1, (items, views))[torch.arange(len(number_A), device=rows.device), item_A]
+        itself_AV = torch.arange(views, device=rows.device) == (number_A % views)[:, None]
+        others_AN = apart_AN.masked_fill(own_AN, torch.inf)
+
+        if positives == "all":
+            chosen_AP = torch.arange(views - 1, device=rows.device).expand(len(number_A), -1)
+            chosen_AP = chosen_AP + (chosen_AP >= (number_A % views)[:, None])
+        else:
+            with torch.no_grad():
+                chosen_AP = _positive(to_own_AV, itself_AV, others_AN, positives)
+        to_positive_AP = to_own_AV.gather(1, chosen_AP)
+        with torch.no_grad():
+            negative_AP = _negative(apart_AN, others_AN, own_AN, to_positive_AP, margin, negatives)
+        to_negative_AP = apart_AN.gather(1, negative_AP)
+        return (to_positive_AP - to_negative_AP + margin).clamp_min(0).mean()
+
+
+def _positive(to_own_AV: Tensor, itself_AV: Tensor, others_AN: Tensor, positives: Positives) -> Tensor:
+    """The chosen view of each anchor's item ``(A, 1)``."""
+    farthest = to_own_AV.masked_fill(itself_AV, -torch.inf)
+    if positives == "hard":
+        return farthest.argmax(1, keepdim=True)
+    closer = farthest < others_AN.amin(1, keepdim=True)
+    semi_hard = farthest.masked_fill(~closer, -torch.inf)
+    closest = to_own_AV.masked_fill(itself_AV, torch.inf).argmin(1, keepdim=True)
+    return torch.where((closer & ~itself_AV).any(1, keepdim=True), semi_hard.argmax(1, keepdim=True), closest)
+
+
+def _negative(
+    apart_AN: Tensor, others_AN: Tensor, own_AN: Tensor, to_positive_AP: Tensor, margin: float, negatives: Negatives
+) -> Tensor:
+    """The chosen row of each anchor and positive ``(A, P)``."""
+    closest_A1 = others_AN.argmin(1, keepdim=True)
+    if negatives == "hard":
+        return closest_A1.expand_as(to_positive_AP)
+    eligible_APN = others_AN[:, None] > to_positive_AP[..., None]
+    if negatives == "semi-hard-or-hard":
+        eligible_APN = eligible_APN & (others_AN[:, None] < to_positive_AP[..., None] + margin)
+        fallback_A1 = closest_A1
+    else:
+        eligible_APN = eligible_APN & ~own_AN[:, None]
+        fallback_A1 = apart_AN.masked_fill(own_AN, -torch.inf).argmax(1, keepdim=True)
+    semi_hard = others_AN[:, None].masked_fill(~eligible_APN, torch.inf).argmin(-1)
+    return torch.where(eligible_APN.any(-1), semi_hard, fallback_A1)
 
 
 def distance(cosine: Tensor, squared: bool) -> Tensor:
@@ -49,15 +115,37 @@ def distance(cosine: Tensor, squared: bool) -> Tensor:
     return square if squared else (square + torch.finfo(square.dtype).eps).sqrt()
 
 
-class SemiHardTriplet(nn.Module):
-    """:func:`semi_hard_triplet` with its parameters bound; 0.4 is the margin of Now Playing."""
+class Triplet(nn.Module):
+    """:func:`triplet` with its parameters bound."""
 
-    def __init__(self, margin: float = 0.4, *, squared: bool = True) -> None:
+    def __init__(
+        self,
+        margin: float = 0.4,
+        *,
+        squared: bool = True,
+        anchors: Anchors = "originals",
+        positives: Positives = "all",
+        negatives: Negatives = "semi-hard",
+    ) -> None:
         super().__init__()
-        if margin <= 0:
-            raise MelprintError(f"margin must be positive, got {margin}")
+        check_positive("margin", margin)
+        for name, value, known in (
+            ("anchors", anchors, Anchors),
+            ("positives", positives, Positives),
+            ("negatives", negatives, Negatives),
+        ):
+            if value not in get_args(known):
+                raise MelprintError(f"{name} must be one of {', '.join(get_args(known))}, got {value!r}")
         self.margin, self.squared = margin, squared
+        self.anchors, self.positives, self.negatives = anchors, positives, negatives
 
     def forward(self, views_BVD: Tensor) -> Tensor:
         """A scalar."""
-        return semi_hard_triplet(views_BVD, margin=self.margin, squared=self.squared)
+        return triplet(
+            views_BVD,
+            margin=self.margin,
+            squared=self.squared,
+            anchors=self.anchors,
+            positives=self.positives,
+            negatives=self.negatives,
+        )

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from melprint.errors import MelprintError
+from melprint.models.norms import KERAS_EPSILON
 
 
 class DivideAndEncode(nn.Module):
@@ -17,9 +18,10 @@ class DivideAndEncode(nn.Module):
         num_features: H, a multiple of ``dim``.
         dim: D.
         hidden: units of each slice's hidden layer.
+        norm: layer normalisation of each slice's hidden units, as deep-audio-fingerprinting and neural-music-fp have it.
     """
 
-    def __init__(self, num_features: int, dim: int = 128, hidden: int = 32) -> None:
+    def __init__(self, num_features: int, dim: int = 128, hidden: int = 32, norm: bool = False) -> None:
         super().__init__()
         if num_features % dim:
             raise MelprintError(
@@ -33,9 +35,16 @@ class DivideAndEncode(nn.Module):
         for weight in (self.weight_in, self.weight_out):  # Glorot by slice, as separate Dense layers would be
             bound = (6 / (weight.shape[1] + weight.shape[2])) ** 0.5
             nn.init.uniform_(weight, -bound, bound)
+        for parameter in (self.weight_in, self.bias_in, self.weight_out, self.bias_out):
+            parameter.separate_slices = True  # type: ignore[attr-defined]  # see melprint.training.lamb
+        self.norm_weight = nn.Parameter(torch.ones(dim, 1, hidden)) if norm else None
+        self.norm_bias = nn.Parameter(torch.zeros(dim, 1, hidden)) if norm else None
 
     def forward(self, features_BH: Tensor) -> Tensor:
         """``(B, H)`` to ``(B, D)``, not yet normalised."""
         slices_DBS = features_BH.unflatten(1, (self.dim, -1)).transpose(0, 1)
         hidden = functional.elu(torch.baddbmm(self.bias_in, slices_DBS, self.weight_in))
+        if self.norm_weight is not None and self.norm_bias is not None:
+            unit = functional.layer_norm(hidden, hidden.shape[-1:], eps=KERAS_EPSILON)
+            hidden = torch.addcmul(self.norm_bias, unit, self.norm_weight)
         return torch.baddbmm(self.bias_out, hidden, self.weight_out).squeeze(-1).T

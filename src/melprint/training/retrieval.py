@@ -1,13 +1,15 @@
 """Validation by what the network is for: degraded queries are searched among clean references."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+from numpy.typing import NDArray
 
 from melprint.data.corpora.corpus import Corpus
-from melprint.data.queries import QueryRenderer, QuerySpec
+from melprint.data.queries import Query, QueryRenderer, QuerySpec
 from melprint.errors import MelprintError
 from melprint.fingerprints.embedding import embed_tracks
 from melprint.fingerprints.rows import Rows
@@ -52,12 +54,32 @@ class RetrievalValidation(pl.Callback):
         tracks = corpus.music_of("val")
         total = np.cumsum([track.num_samples for track in tracks]) / corpus.sample_rate_hz
         self.tracks = tracks[: 1 + int(np.searchsorted(total, max_references_s))]
-        rendered = list(QueryRenderer(queries, self.tracks, corpus.surroundings("val")))
-        self.query_waves = [wave for _, wave in rendered]
+        self.segment, self.renderer = segment, QueryRenderer(queries, self.tracks, corpus.surroundings("val"))
+
+    @cached_property
+    def _rendered(self) -> list[tuple[Query, NDArray[np.int16]]]:
+        return list(self.renderer)
+
+    @cached_property
+    def query_waves(self) -> list[NDArray[np.int16]]:
+        """Degraded queries; rendered once, before the first validation."""
+        return [wave for _, wave in self._rendered]
+
+    @cached_property
+    def reference_waves(self) -> list[NDArray[np.int16]]:
+        """The clean tracks."""
+        return [track.samples(self.renderer.sample_rate_hz) for track in self.tracks]
+
+    @cached_property
+    def true_track(self) -> NDArray[np.int64]:
+        """The number of each query's track."""
         number = {track.track_id: position for position, track in enumerate(self.tracks)}
-        self.true_track = np.array([number[query.track_id] for query, _ in rendered])
-        self.true_start = np.array([round(query.start_s / segment.hop_s) for query, _ in rendered])
-        self.reference_waves = [track.samples(corpus.sample_rate_hz) for track in self.tracks]
+        return np.array([number[query.track_id] for query, _ in self._rendered])
+
+    @cached_property
+    def true_start(self) -> NDArray[np.int64]:
+        """The segment of its track that each query begins nearest to."""
+        return np.array([round(query.start_s / self.segment.hop_s) for query, _ in self._rendered])
 
     def measure(self, fingerprinter: Fingerprinter) -> dict[str, float]:
         """Hit rate at each length."""
@@ -81,16 +103,21 @@ class RetrievalValidation(pl.Callback):
             rates[f"val/top1_exact_{fingerprinter.segment.query_seconds(length):g}s"] = float(hit.mean())
         return {"val/top1_exact": float(np.mean(list(rates.values()))), **rates}
 
+    def _measure_in_evaluation(self, fingerprinter: Fingerprinter) -> dict[str, float]:
+        was_training = fingerprinter.training
+        fingerprinter.eval()
+        try:
+            return self.measure(fingerprinter)
+        finally:
+            fingerprinter.train(was_training)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Measure, log, and say it in a line."""
         if (trainer.current_epoch + 1) % self.every_n_epochs:
             return
-        was_training = pl_module.fingerprinter.training
-        pl_module.fingerprinter.eval()
-        try:
-            rates = self.measure(pl_module.fingerprinter)
-        finally:
-            pl_module.fingerprinter.train(was_training)
+        # One process measures; the others wait for what it found.
+        rates = self._measure_in_evaluation(pl_module.fingerprinter) if trainer.is_global_zero else {}
+        rates = trainer.strategy.broadcast(rates)
         pl_module.log_dict(rates)
         if trainer.is_global_zero:
             by_length = "  ".join(

@@ -55,7 +55,9 @@ class Corpus:
 
     def surroundings(self, split: str) -> Surroundings:
         """The noise and rooms of one split."""
-        return Surroundings(of_split(self.noise, split), of_split(self.rooms, split), self.sample_rate_hz)
+        return Surroundings(
+            of_split(self.noise, split), of_split(self.rooms, split), self.sample_rate_hz, of_split(self.music, split)
+        )
 
     def distractors(self) -> list[Track]:
         """Tracks that are in the store but never asked for."""

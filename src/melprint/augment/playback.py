@@ -1,0 +1,83 @@
+"""Music that runs too fast, too slow, too high or too low.
+
+Axes: B waves · C context + segment samples · G = 2 overlapping grains · K draws.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from melprint.augment.chosen import change_chosen
+from melprint.errors import MelprintError
+
+
+class SpeedAndPitch(nn.Module):
+    """Tempo and pitch changed by drawn factors, together (as of a tape) or each by itself.
+
+    Grains of 64 ms, crossfaded in pairs, are read at the pitch's rate from places that advance at the tempo's rate:
+    overlap-add in the time domain (Roucos & Wilgus 1985, without the search for the best overlap).  Where both
+    factors are equal this is plain resampling; samples between samples come from cubic interpolation (Catmull-Rom).
+    The end of the segment stays where it is, and the past context gives what a faster tempo needs.
+
+    Args:
+        tempo: largest relative change, e.g. 0.05 for factors from 0.95 to 1.05.
+        pitch: the same.
+        together: share of the changed waves whose pitch follows the tempo.
+        probability: share of the waves that are changed.
+        grain: samples of a crossfade.
+    """
+
+    num_draws = 4
+
+    def __init__(
+        self,
+        tempo: float = 0.05,
+        pitch: float = 0.05,
+        together: float = 0.5,
+        probability: float = 0.3,
+        grain: int = 256,
+    ) -> None:
+        super().__init__()
+        if not (0 <= tempo < 0.5 and 0 <= pitch < 0.5):
+            raise MelprintError(f"tempo and pitch must lie in [0, 0.5), got {tempo} and {pitch}")
+        self.tempo, self.pitch, self.together, self.probability, self.grain = tempo, pitch, together, probability, grain
+
+    def forward(self, wave_BC: Tensor, draws_BK: Tensor, context: int) -> Tensor:
+        """Waves of the same shape."""
+        del context
+
+        def change(wave_BC: Tensor, draws_BK: Tensor) -> Tensor:
+            tempo = 1 + self.tempo * (2 * draws_BK[:, 1] - 1)
+            pitch = 1 + self.pitch * (2 * draws_BK[:, 2] - 1)
+            pitch = torch.where(draws_BK[:, 3] < self.together, tempo, pitch)
+            return resample_grains(wave_BC, tempo, pitch, self.grain)
+
+        return change_chosen(change, draws_BK[:, 0] < self.probability, wave_BC, draws_BK)
+
+
+def resample_grains(wave_BC: Tensor, tempo_B: Tensor, pitch_B: Tensor, grain: int) -> Tensor:
+    """Each wave at its tempo and pitch, aligned at its end; before its beginning there is silence."""
+    samples = wave_BC.shape[1]
+    before_end = torch.arange(samples - 1, -1, -1, device=wave_BC.device)  # samples until the end
+    number = before_end // grain
+    fade = torch.sin((before_end % grain).to(wave_BC.dtype) / grain * (torch.pi / 2)).square()
+    out = torch.zeros_like(wave_BC)
+    for later, weight in ((0, 1 - fade), (1, fade)):  # the two grains that sound at once
+        centre = ((number + later) * grain).double()
+        back = centre * tempo_B[:, None].double() + (before_end - centre) * pitch_B[:, None].double()
+        out += weight * interpolate(wave_BC, samples - 1 - back)
+    return out
+
+
+def interpolate(wave_BC: Tensor, at_BC: Tensor) -> Tensor:
+    """Values between samples by Catmull-Rom splines; nothing sounds outside the wave."""
+    samples = wave_BC.shape[1]
+    floor = at_BC.floor()
+    share = (at_BC - floor).to(wave_BC.dtype)
+    padded = nn.functional.pad(wave_BC, (2, 2))
+    index = (floor.long() + 2).clamp(1, samples + 1)
+    inside = (at_BC >= -1) & (at_BC < samples)
+    p0, p1, p2, p3 = (padded.gather(1, index + k) for k in (-1, 0, 1, 2))
+    value = p1 + 0.5 * share * (
+        p2 - p0 + share * (2 * p0 - 5 * p1 + 4 * p2 - p3 + share * (3 * (p1 - p2) + p3 - p0))
+    )
+    return torch.where(inside, value, 0.0)
