@@ -6,7 +6,8 @@ Stages, each of which leaves a line a run in WORK/runs.jsonl and goes on where i
 ``main``     the better setting, three seeds, judged on the test tracks.
 
 Equal time: the seconds a step takes are measured once, by turns with the base, and each variant gets as many steps as
-fit into the time that the base needs for its own.  Several workers may share the list: ``--worker 0/2``.
+fit into the time that the base needs for its own.  Several processes
+may work on one folder.
 """
 
 import argparse
@@ -46,9 +47,7 @@ SCREEN_STEPS = 100
 SEEDS = (0, 1, 2)
 TEST_TRACK_S = 90
 
-ONE = {"one-per-track": ["train.sampling=one-per-track"]}
 LARGE_256 = ["train.batch_size=256"]
-LARGE_1024 = ["train.batch_size=1024", "train.chunk_size=256"]
 TRANSFORMS = "+augment.chain.transforms"
 BAND = f"{TRANSFORMS}.band={{_target_: melprint.augment.filters.BandLimits, _partial_: true, probability: 0.4}}"
 CODEC = f"{TRANSFORMS}.coding={{_target_: melprint.augment.coding.CodecLike, probability: 0.3}}"
@@ -96,7 +95,6 @@ class Bench:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.corpus = corpus_from(self.config([], 0))
-        self.corpus.__dict__["_around"] = {}
         self.tests: dict[str, Queries] | None = None
         self.validation: Queries | None = None
 
@@ -188,14 +186,11 @@ def test_queries(corpus: Corpus) -> dict[str, Queries]:
     """One set for each way in which music arrives; noise and rooms of the test split in all."""
     rate = corpus.sample_rate_hz
     every = corpus.music_of("test")
-    tracks = [
-        Track(t.track_id, t.path, t.num_samples, t.split, t.sha256, t.source, t.licence) for t in every
-    ]
-    short = [cut_short(track, rate) for track in tracks]
+    short = [cut_short(track, rate) for track in every]
 
     def made(number: int, snr_db: tuple[float, float], room: float, seed: int, duration_s: float = 10.0) -> Queries:
         spec = QuerySpec(number, duration_s, snr_db, room, 1.0, seed)
-        return queries_of(corpus, "test", spec, tracks, short)
+        return queries_of(corpus, "test", spec, every, short)
 
     rng = np.random.default_rng(5)
     other = NoiseBank(every, rate)
