@@ -4,9 +4,9 @@ import torch
 
 from melprint.augment.banks import Surroundings
 from melprint.augment.chain import SegmentBatch, WindowSpec
-from melprint.augment.device import DeviceChain
+from melprint.augment.device import DeviceChain, Gain
 from melprint.augment.filters import ApplyRoom
-from melprint.augment.noise import AddNoise, Gain
+from melprint.augment.noise import AddNoise
 from melprint.errors import MelprintError
 from melprint.randomness import keyed_uniforms
 from melprint.spec import SegmentSpec

@@ -48,5 +48,5 @@ def refuse_batch_norm(network: nn.Module, reason: str) -> None:
         if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
             raise MelprintError(
                 f"{reason} would change what the batch normalisation of {name} computes;"
-                " take a normalisation within each segment, e.g. model.encoder.norm=channel_norm"
+                " take a normalisation within each segment, e.g. model.encoder.norm=group_norm"
             )
