@@ -18,8 +18,8 @@ from melprint.augment.banks import Surroundings
 from melprint.augment.chain import SegmentBatch, WindowSpec
 from melprint.augment.device import DeviceChain
 from melprint.augment.filters import ApplyRoom
-from melprint.augment.noise import AddNoise
 from melprint.augment.host import HostChain, corpus_noise, corpus_rooms
+from melprint.augment.noise import AddNoise
 from melprint.data.manifest import Track
 from melprint.fingerprints.rows import Rows
 from melprint.matching.sequence import match_sequences

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-import melprint  # noqa: F401  (first: it sets how threads wait)
 import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+import melprint  # noqa: F401  (first: it sets how threads wait)
 from melprint.audio.changes import change_speed, pass_band
 from melprint.audio.codecs import code
 from melprint.audio.files import INT16_SCALE, to_int16
@@ -314,7 +313,9 @@ def main_stage(work: Path, bench: Bench, only: list[str]) -> None:
                 hits = judge_test(bench, model)
                 row = {"variant": variant, "seed": seed, "overrides": plan[variant], "steps": steps}
                 row |= {"step_s": step_s, "trained_s": trained_s, "validation": judge_validation(bench, model)}
-                shown = {name: np.round([100 * np.mean(h[f"near {n}"]) for n in LENGTHS], 1) for name, h in hits.items()}
+                shown = {
+                    name: np.round([100 * np.mean(h[f"near {n}"]) for n in LENGTHS], 1) for name, h in hits.items()
+                }
                 print(row["variant"], seed, steps, round(trained_s), round(row["validation"], 3), shown, flush=True)
                 note(work, {"stage": "main", **row, "hits": hits})
 

@@ -8,8 +8,8 @@ import torch
 from melprint.augment.banks import Surroundings
 from melprint.augment.chain import SegmentBatch, WindowSpec
 from melprint.augment.filters import ApplyRoom
-from melprint.augment.noise import AddNoise
 from melprint.augment.host import HostChain, corpus_noise, corpus_rooms, host_chain, seeded
+from melprint.augment.noise import AddNoise
 from melprint.randomness import keyed_uniforms
 from melprint.spec import SegmentSpec
 

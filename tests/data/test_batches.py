@@ -82,9 +82,9 @@ def test_one_per_track_takes_at_most_one_segment_of_a_track() -> None:
 @pytest.mark.parametrize("size", [1, 1_000])
 def test_a_batch_that_cannot_be_filled_is_refused(size: int) -> None:
     table = SegmentTable(tracks_of([10.0]), SEGMENT)
-    with pytest.raises(MelprintError, match=f"batch_size {size} does not fit"):
+    with pytest.raises(MelprintError, match=f"a batch of {size} does not fit"):
         DisjointSampler(table, WINDOW, size)
-    with pytest.raises(MelprintError, match=f"batch_size {size} does not fit"):
+    with pytest.raises(MelprintError, match=f"a batch of {size} does not fit"):
         OnePerTrackSampler(table, size)
 
 

@@ -1,6 +1,5 @@
 """The losses as their papers print them, one term after the other, in double precision."""
 
-
 from collections.abc import Callable
 
 import torch
@@ -84,9 +83,7 @@ def sigmoid(views: Tensor, temperature: float, bias: float) -> Tensor:
     return total / len(rows)
 
 
-def triplet(
-    views: Tensor, margin: float, squared: bool, anchors: str, positives: str, negatives: str
-) -> Tensor:
+def triplet(views: Tensor, margin: float, squared: bool, anchors: str, positives: str, negatives: str) -> Tensor:
     """Section 3.2 of FaceNet and its variants, one triplet after the other."""
     items, count, _ = views.shape
 

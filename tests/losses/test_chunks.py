@@ -100,7 +100,7 @@ def test_a_chunk_needs_an_item() -> None:
 
 
 def test_batch_normalisation_is_refused_by_name() -> None:
+    network = Network()
+    network.layers[1] = nn.BatchNorm1d(64)
     with pytest.raises(MelprintError, match=r"batch normalisation of layers\.1 computes; take .*group_norm"):
-        network = Network()
-        network.layers[1] = nn.BatchNorm1d(64)
         refuse_batch_norm(network, "train.chunk_size")

@@ -35,6 +35,7 @@ def test_the_band_of_neural_music_fp_falls_back_to_the_hardest() -> None:
         return torch.stack([angle.cos(), angle.sin()])
 
     views = torch.stack([torch.stack([at(0), at(10)]), torch.stack([at(2), at(5)]), torch.stack([at(120), at(120)])])
+
     def square(degrees: float) -> float:
         return 2 - 2 * math.cos(math.radians(degrees))
 

@@ -10,7 +10,8 @@ import melprint
 from melprint.errors import MelprintError
 from melprint.models import build_fingerprinter, model_digest
 from melprint.models.compact import CompactEncoder
-from melprint.models.nafp import ElementNorm, NafpEncoder, SameConv
+from melprint.models.nafp import AxisConv, NafpEncoder
+from melprint.models.norms import ElementNorm
 from melprint.models.projection import DivideAndEncode
 
 NAFP = {"_target_": "melprint.models.nafp.NafpEncoder"}
@@ -36,7 +37,7 @@ def test_the_published_network_has_its_published_size(norm: str, count: int) -> 
 
 def test_every_convolution_pads_as_tensorflow_does() -> None:
     """A SAME convolution of an impulse, written down from TensorFlow's rule: out[i] sees in[2i .. 2i+2]."""
-    layer = SameConv(1, 1, (4, 8), axis=1, stride=2, norm="batch_norm")
+    layer = AxisConv((1, 1), (4, 8), 1, 2, "batch_norm", "elu", "same")
     with torch.no_grad():
         layer.conv.weight.copy_(torch.tensor([1.0, 10.0, 100.0]).view(1, 1, 1, 3))
     layer.norm = nn.Identity()

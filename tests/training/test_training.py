@@ -13,8 +13,8 @@ from melprint.audio.files import write_wav
 from melprint.augment.chain import WindowSpec
 from melprint.augment.device import DeviceChain
 from melprint.augment.filters import ApplyRoom
-from melprint.augment.noise import AddNoise
 from melprint.augment.masks import SpectrogramMask
+from melprint.augment.noise import AddNoise
 from melprint.data.corpora.corpus import Corpus
 from melprint.data.datamodule import FingerprintData
 from melprint.data.manifest import Track

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from melprint.audio.levels import SILENCE_RMS, rms
 from melprint.spec import MelSpec, SegmentSpec
 
-
 CACHED_SEGMENTS = 16  # whose spectra fit the cache of a core
 
 

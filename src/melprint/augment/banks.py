@@ -14,7 +14,6 @@ from melprint.audio.responses import from_direct_sound
 from melprint.data.manifest import Track
 from melprint.errors import MelprintError
 
-
 MAX_MUSIC_S = 3_600.0  # of other music in a bank: 58 MB at 8 kHz
 SHORTEST_S = 4.0  # a shorter recording of noise is repeated to this length
 

@@ -1,6 +1,7 @@
 """What sounds beside the music.  Axes: B waves · C context + segment samples · K draws."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,8 @@ class _AddFromBank(nn.Module):
         super().__init__()
         self.bank, self.probability = bank, probability
         # A plain range is a mixture of one part.
-        parts = [[1.0, *snr_db]] if not isinstance(snr_db[0], Sequence) else [list(part) for part in snr_db]
+        first, *_ = snr_db
+        parts: Any = list(snr_db) if isinstance(first, Sequence) else [[1.0, *snr_db]]
         if any(len(part) != 3 or part[0] <= 0 or part[1] > part[2] for part in parts):
             raise MelprintError(
                 "snr_db must be [low, high], or a list of [share, low, high] with positive shares,"

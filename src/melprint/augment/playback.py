@@ -77,7 +77,5 @@ def interpolate(wave_BC: Tensor, at_BC: Tensor) -> Tensor:
     index = (floor.long() + 2).clamp(1, samples + 1)
     inside = (at_BC >= -1) & (at_BC < samples)
     p0, p1, p2, p3 = (padded.gather(1, index + k) for k in (-1, 0, 1, 2))
-    value = p1 + 0.5 * share * (
-        p2 - p0 + share * (2 * p0 - 5 * p1 + 4 * p2 - p3 + share * (3 * (p1 - p2) + p3 - p0))
-    )
+    value = p1 + 0.5 * share * (p2 - p0 + share * (2 * p0 - 5 * p1 + 4 * p2 - p3 + share * (3 * (p1 - p2) + p3 - p0)))
     return torch.where(inside, value, 0.0)

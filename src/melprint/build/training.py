@@ -177,7 +177,7 @@ def _quieten_lightning() -> None:
         ".*LeafSpec.*",
         ".*your dataloader is not resumable.*",  # the sampler goes on where the checkpoint was written
         ".*sync_dist=True.*",  # the loss is that of all processes already
-        ".*Detected call of `lr_scheduler.step.*", 
+        ".*Detected call of `lr_scheduler.step.*",
         ".*smaller than the logging interval.*",
         ".*does not have many workers.*",
     ):

@@ -21,7 +21,7 @@ class FingerprintData(pl.LightningDataModule):
     Args:
         corpus: prepared audio.
         chain: makes the chain from the noise and the rooms of the training split.
-        batch_size: items (originals) of a batch, in each process; the network sees ``1 + replicas`` times as many views.
+        batch_size: items (originals) of a batch in each process; the network sees ``1 + replicas`` views of each.
         sampling: ``disjoint`` (every segment, never two that overlap) or ``one-per-track``.
         num_workers: processes that read and, with a host chain, degrade.
         seed: of the run.
@@ -62,11 +62,6 @@ class FingerprintData(pl.LightningDataModule):
         if self.trainer is not None:
             if self.trainer.world_size > 1:
                 self.sampler = self.make_sampler(Share(self.trainer.global_rank, self.trainer.world_size))
-            # A resumed trainer makes its first iterator before it tells the epoch.
-            self.sampler.set_epoch(self.trainer.current_epoch)
-            loop = self.trainer.fit_loop
-            if loop.restarting:
-                self.sampler.first_batch = loop.epoch_loop.batch_progress.current.processed % len(self.sampler)
         return DataLoader(
             self.dataset,
             sampler=self.sampler,  # type: ignore[arg-type]  # gives whole batches: batch_size is None
@@ -75,6 +70,12 @@ class FingerprintData(pl.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def go_on(self) -> None:
+        """Begin the first epoch of a resumed run after the batches that its checkpoint has seen."""
+        loop: Any = self.trainer.fit_loop if self.trainer is not None else None
+        if loop is not None and loop.restarting:
+            self.sampler.first_batch = loop.epoch_loop.batch_progress.current.processed % len(self.sampler)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Without waiting: the batch is pinned where there is a GPU."""

@@ -93,4 +93,6 @@ def check_batch_size(batch_size: int, available: int, what: str) -> None:
         MelprintError: not between 2 and ``available``.
     """
     if not 2 <= batch_size <= available:
-        raise MelprintError(f"a batch of {batch_size} does not fit {available} {what}; choose a batch_size of 2 to {available}")
+        raise MelprintError(
+            f"a batch of {batch_size} does not fit {available} {what}; choose a batch_size of 2 to {available}"
+        )

@@ -56,13 +56,16 @@ class _Sampler:
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
-        """The batches of the epoch ``(B, 2)``, or what is left of them."""
+        """The batches of the epoch ``(B, 2)``, or what is left of them.
+
+        Nothing is settled before the first is asked for: a resumed trainer makes its iterator before it tells the epoch.
+        """
         first, self.first_batch = self.first_batch, 0
         batches = self._batches()
         if self.share.world_size > 1:
             batches = self._divide(batches)
         keys = np.stack([np.full_like(batches, self.epoch), batches], axis=-1)
-        return iter(keys[first : len(self)])
+        yield from keys[first : len(self)]
 
     def _batches(self) -> NDArray[np.int64]:
         """At least as many batches as the epoch has ``(batches, global_batch)``."""

@@ -29,7 +29,7 @@ def decoupled(views_BVD: Tensor, *, temperature: float, reduction: Literal["mean
     >>> decoupled(torch.eye(2)[:, None].expand(2, 2, 2), temperature=1.0)
     tensor(-0.3069)
     """
-    items, views, _ = views_BVD.shape
+    views = views_BVD.shape[1]
     with torch.autocast(views_BVD.device.type, enabled=False):
         rows, item = rows_of(views_BVD, "the decoupled loss")
         logits = rows @ rows.T / temperature

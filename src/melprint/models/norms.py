@@ -1,6 +1,5 @@
 """Normalisations after a convolution.  Axes: B batch · C channels · F mel bands · N frames."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 

@@ -18,7 +18,7 @@ class DivideAndEncode(nn.Module):
         num_features: H, a multiple of ``dim``.
         dim: D.
         hidden: units of each slice's hidden layer.
-        norm: layer normalisation of each slice's hidden units, as deep-audio-fingerprinting and neural-music-fp have it.
+        norm: layer normalisation of each slice's hidden units, as in deep-audio-fingerprinting and neural-music-fp.
     """
 
     def __init__(self, num_features: int, dim: int = 128, hidden: int = 32, norm: bool = False) -> None:

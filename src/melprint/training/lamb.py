@@ -79,7 +79,7 @@ class Lamb(Optimizer):
         for weight in weights:
             if not self.state[weight]:
                 self.state[weight] = {"first": torch.zeros_like(weight), "second": torch.zeros_like(weight)}
-        grads = [weight.grad for weight in weights]
+        grads = [weight.grad for weight in weights if weight.grad is not None]
         first = [self.state[weight]["first"] for weight in weights]
         second = [self.state[weight]["second"] for weight in weights]
         beta1, beta2 = group["betas"]

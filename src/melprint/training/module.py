@@ -54,6 +54,11 @@ class FingerprintModule(pl.LightningModule):
         self.chunk_size, self.seed = chunk_size, seed
         self.finite = FiniteLoss()
 
+    def on_train_start(self) -> None:
+        """Go on within an epoch, if the checkpoint was written there."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # missing in the stubs
+        data.go_on()
+
     def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
         """A stream of its own for every step and process."""
         del batch, batch_idx
@@ -93,7 +98,8 @@ class FingerprintModule(pl.LightningModule):
     @property
     def logs_now(self) -> bool:
         """Whether this step's values reach the loggers."""
-        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
+        trainer: Any = self.trainer
+        return (self.global_step + 1) % trainer.log_every_n_steps == 0
 
     def configure_optimizers(self) -> Any:
         """One optimizer, its rate scheduled by step."""

@@ -16,7 +16,7 @@ EXAMPLES = 4
 
 
 class Pictures(pl.Callback):
-    """Similarities, augmented spectrograms and one sound of the first batch of an epoch, to every logger that shows them.
+    """Similarities, spectrograms and one sound of the first batch of an epoch, to every logger that shows them.
 
     ``pictures/similarity``: cosines of originals (rows) and first replicas (columns), a bright diagonal on a dark
     ground once the network has learnt; ``pictures/views``: masked spectrograms of some items, originals in the first

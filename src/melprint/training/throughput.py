@@ -23,7 +23,7 @@ class Throughput(pl.Callback):
         del trainer, pl_module, batch, batch_idx
         self._waited += time.perf_counter() - self._ended
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log, if this step's values reach the loggers."""
         del outputs, batch_idx
         self._ended = time.perf_counter()
