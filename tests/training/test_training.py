@@ -20,10 +20,11 @@ from melprint.data.datamodule import FingerprintData
 from melprint.data.manifest import Track
 from melprint.data.queries import QuerySpec
 from melprint.errors import MelprintError
-from melprint.losses import NtXent
+from melprint.losses import NtXent, embed_in_chunks
 from melprint.models import build_fingerprinter, model_digest
 from melprint.spec import SegmentSpec
 from melprint.training.checkpoints import checkpoints
+from melprint.training.finite import FAILED_BATCH
 from melprint.training.module import FingerprintModule
 from melprint.training.retrieval import RetrievalValidation
 from melprint.training.schedule import cosine_with_warmup
@@ -60,47 +61,128 @@ def chain_of(surroundings) -> DeviceChain:
     return DeviceChain(WindowSpec(SEGMENT), [ApplyRoom(surroundings), AddNoise(surroundings)], num_replicas=1)
 
 
-def fit(corpus: Corpus, out: Path, epochs: int, ckpt_path: Path | None = None, stop_after: int | None = None):
-    """Train for ``stop_after`` of ``epochs`` epochs."""
+class StopAt(pl.Callback):
+    """An interruption at the start of an epoch, or in its middle."""
+
+    def __init__(self, epoch: int | None, batch: int = 0) -> None:
+        self.epoch, self.batch = epoch, batch
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, batch_idx: int) -> None:
+        if (trainer.current_epoch, batch_idx) == (self.epoch, self.batch):
+            raise KeyboardInterrupt
+
+
+def fit(
+    corpus: Corpus,
+    out: Path,
+    epochs: int,
+    ckpt_path: Path | None = None,
+    stop: StopAt | None = None,
+    every_steps: int | None = None,
+    **module_options,
+):
+    """Train until an interruption, if there is one."""
     pl.seed_everything(3, verbose=False)
-    module = FingerprintModule(
-        build_fingerprinter(**MODEL),
-        NtXent(),
-        SpectrogramMask(),
-        partial(torch.optim.AdamW, lr=3e-3),
-        partial(cosine_with_warmup, warmup_share=0.1),
-        {"model": MODEL},
-    )
+    module = make_module(**module_options)
     data = FingerprintData(corpus, chain_of, batch_size=12, seed=3)
-
-    class Stop(pl.Callback):
-        def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            if stop_after is not None and trainer.current_epoch == stop_after:
-                raise KeyboardInterrupt
-
     validation = RetrievalValidation(corpus, SEGMENT, QuerySpec(num_queries=20, duration_s=5.0), lengths=(1, 3, 9))
+    callbacks: list[pl.Callback] = [validation, *checkpoints(out, "val/top1_exact")]
+    if every_steps is not None:
+        callbacks.append(pl.callbacks.ModelCheckpoint(out, "within", every_n_train_steps=every_steps))
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
         logger=False,
-        callbacks=[Stop(), validation, *checkpoints(out, "val/top1_exact")],
+        callbacks=[stop or StopAt(None), *callbacks],
         enable_progress_bar=False,
         enable_model_summary=False,
+        default_root_dir=out,
     )
     try:
         trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
     except (KeyboardInterrupt, SystemExit):
-        assert stop_after is not None
+        assert stop is not None
     return module, trainer
+
+
+def make_module(
+    optimizer=partial(torch.optim.AdamW, lr=3e-3),  # noqa: B008  (never changed)
+    model=MODEL,
+    dropout: float = 0.0,
+    **options,
+) -> FingerprintModule:
+    fingerprinter = build_fingerprinter(**model)
+    if dropout:
+        fingerprinter.encoder.head = nn.Sequential(nn.Dropout(dropout), fingerprinter.encoder.head)
+    return FingerprintModule(
+        fingerprinter,
+        NtXent(),
+        SpectrogramMask(),
+        optimizer,
+        partial(cosine_with_warmup, warmup_share=0.1),
+        {"model": model},
+        **options,
+    )
 
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(corpus: Corpus, tmp_path: Path) -> None:
     whole, trainer = fit(corpus, tmp_path / "whole", epochs=4)
-    fit(corpus, tmp_path / "twice", epochs=4, stop_after=2)
+    fit(corpus, tmp_path / "twice", epochs=4, stop=StopAt(2))
     resumed, again = fit(corpus, tmp_path / "twice", epochs=4, ckpt_path=tmp_path / "twice" / "last.ckpt")
     assert model_digest(resumed.fingerprinter) == model_digest(whole.fingerprinter)
     assert trainer.callback_metrics["val/top1_exact"] == again.callback_metrics["val/top1_exact"]
     assert trainer.global_step == again.global_step > 0
+
+
+def test_a_run_goes_on_in_the_middle_of_an_epoch(corpus: Corpus, tmp_path: Path) -> None:
+    """Data order, schedule, moments and what dropout draws are those of a run that was never interrupted."""
+    options = {"dropout": 0.2}
+    whole, _ = fit(corpus, tmp_path / "whole", epochs=2, **options)
+    fit(corpus, tmp_path / "twice", epochs=2, stop=StopAt(1, batch=5), every_steps=3, **options)
+    (within,) = (tmp_path / "twice").glob("within*.ckpt")
+    assert torch.load(within, weights_only=True)["global_step"] % len(make_data(corpus).sampler) not in (0, 1)
+    resumed, _ = fit(corpus, tmp_path / "twice", epochs=2, ckpt_path=within, **options)
+    assert model_digest(resumed.fingerprinter) == model_digest(whole.fingerprinter)
+
+
+def test_training_in_chunks_is_training(corpus: Corpus, tmp_path: Path) -> None:
+    """The gradients of a real batch, its augmentation replayed; 12 items in chunks of 5."""
+
+    def gradients(chunk_size: int | None) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        module, data = make_module(chunk_size=chunk_size), make_data(corpus)
+        batch = data.on_after_batch_transfer(data.dataset[next(iter(data.sampler))], 0)
+        views = embed_in_chunks(lambda items: module.embed(batch, items), len(batch), chunk_size)
+        module.loss(views).backward()
+        return {name: parameter.grad for name, parameter in module.fingerprinter.named_parameters()}
+
+    whole = gradients(None)
+    for name, value in gradients(5).items():
+        torch.testing.assert_close(value, whole[name], rtol=1e-3, atol=1e-6)
+
+
+def test_chunks_and_batch_normalisation_exclude_each_other() -> None:
+    normalised = {**MODEL, "encoder": {**MODEL["encoder"], "norm": "batch_norm"}}
+    with pytest.raises(MelprintError, match=r"train\.chunk_size would change .* batch normalisation of encoder"):
+        make_module(model=normalised, chunk_size=4)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(corpus: Corpus, tmp_path: Path) -> None:
+    module, data = make_module(optimizer=partial(torch.optim.SGD, lr=1e30)), make_data(corpus)
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    with pytest.raises(MelprintError, match=r"the loss became nan at step \d+ of epoch 0, at a learning rate of"):
+        trainer.fit(module, datamodule=data)
+    kept = torch.load(tmp_path / FAILED_BATCH, weights_only=True)
+    again = data.on_after_batch_transfer(data.dataset[kept["keys"].numpy()], 0).views(slice(None))
+    assert torch.equal(kept["replicas"], again.replicas)
+    assert kept["step"] >= 1
+
+
+def make_data(corpus: Corpus) -> FingerprintData:
+    return FingerprintData(corpus, chain_of, batch_size=12, seed=3)
 
 
 def test_training_finds_queries_that_an_untrained_network_does_not(corpus: Corpus, tmp_path: Path) -> None:
