@@ -1,17 +1,17 @@
-"""Train a fingerprinter: ``python train.py [data=… model=… experiment=…] [key=value …]``."""
+"""Train a fingerprinter: ``python train.py [data=… model=… experiment=…] [key=value …]``; a sweep with ``-m sweep=…``."""
 
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
-from melprint.entry import explained, run
+from melprint.entry import explained, is_job_of_sweep, run
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
 @explained
 def main(cfg: DictConfig) -> float:
-    """Train, validate by retrieval, keep the best and the last checkpoint."""
+    """Train, validate by retrieval, keep the best and the last checkpoint; gives the hit rate that sweeps maximise."""
     import pytorch_lightning as pl
     from hydra.core.hydra_config import HydraConfig
 
@@ -21,13 +21,17 @@ def main(cfg: DictConfig) -> float:
         make_room,
         module_from,
         note_finished,
+        objective_if_finished,
         starting_point,
         trainer_from,
     )
     from melprint.progress import console
 
-    out = Path(HydraConfig.get().runtime.output_dir)
-    ckpt_path = starting_point(cfg, out)
+    job = HydraConfig.get()
+    out, in_sweep = Path(job.runtime.output_dir), is_job_of_sweep()
+    if in_sweep and (objective := objective_if_finished(cfg, out)) is not None:
+        return objective
+    ckpt_path = starting_point(cfg, out, in_sweep=in_sweep)
     corpus = corpus_from(cfg)
     pl.seed_everything(seed_from(cfg), workers=True, verbose=False)
     module = module_from(cfg)
@@ -36,9 +40,10 @@ def main(cfg: DictConfig) -> float:
     if ckpt_path is None:
         make_room(out, overwrite=cfg.overwrite)
     trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
-    note_finished(trainer, out)
-    console.print(f"best checkpoint: {out / 'checkpoints' / 'best.ckpt'}", soft_wrap=True)
-    return float(trainer.callback_metrics.get("val/top1_exact", float("nan")))  # what a sweep maximises
+    objective = note_finished(cfg, trainer, out, job.overrides.task)
+    if trainer.is_global_zero:
+        console.print(f"best checkpoint: {out / 'checkpoints' / 'best.ckpt'}", highlight=False, soft_wrap=True)
+    return objective
 
 
 if __name__ == "__main__":

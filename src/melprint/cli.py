@@ -44,6 +44,37 @@ def prepare(
 
 
 @app.command()
+def augment(
+    recording: Annotated[Path, typer.Argument(metavar="IN", help="A recording of any format.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Folder that receives the versions.")],
+    versions: Annotated[int, typer.Option(help="How many.", min=1)] = 6,
+    duration_s: Annotated[float, typer.Option(help="Length of each excerpt; 0 takes the whole recording.", min=0)] = 10,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this kind, again for more: playback, room, band, device, noise, codec."),
+    ] = None,
+    snr_db: Annotated[tuple[float, float], typer.Option(help="Least and greatest signal-to-noise ratio.")] = (0, 10),
+    noise: Annotated[Path | None, typer.Option(help="Folder with train/ inside; by default pink noise.")] = None,
+    rooms: Annotated[Path | None, typer.Option(help="Folder with train/ inside; by default simulated rooms.")] = None,
+    seed: Annotated[int, typer.Option(help="Another seed gives other versions.", min=0)] = 0,
+) -> None:
+    """Hear and see what training does to music: degraded versions as wav, with their parameters and spectrograms.
+
+    Each version has one noise and one room from beginning to end, as a query has; versions.csv says where it begins.
+    """
+    from melprint.data.hearing import KINDS, SHEET, TABLE, write_versions
+
+    made = write_versions(
+        recording, out, kinds=only or KINDS, count=versions, duration_s=duration_s or None, snr_db=snr_db,
+        noise=noise, rooms=rooms, seed=seed,
+    )  # fmt: skip
+    for version in made:
+        said = ", ".join(f"{name} {value}" for name, value in version.parameters.items())
+        typer.echo(f"{version.name}  from {version.start_s:.2f} s: {said}")
+    typer.echo(f"{out / TABLE}, {out / SHEET}")
+
+
+@app.command()
 def merge(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the shards.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Store that they are parts of, e.g. dummy_db.")],

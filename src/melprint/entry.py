@@ -7,7 +7,9 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from melprint.errors import MelprintError
@@ -24,17 +26,29 @@ def explained(function: Callable[..., Any]) -> Callable[..., Any]:
     """Turn the errors that a user can mend into one sentence on standard error and exit status 1."""
 
     @wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except (MelprintError, HydraException, OmegaConfBaseException, OSError) as error:
-            console.print(f"error: {sentence(error)}", style="red", markup=False, highlight=False, soft_wrap=True)
-            sys.exit(1)
-        except KeyboardInterrupt:
-            console.print("interrupted; the same command goes on from what is finished")
-            sys.exit(130)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:  # names one thing only: launchers of sweeps pickle what it names
+        return call_explained(function, *args, **kwargs)
 
     return wrapper
+
+
+def call_explained(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """See :func:`explained`."""
+    try:
+        return function(*args, **kwargs)
+    except (MelprintError, HydraException, OmegaConfBaseException, OSError) as error:
+        console.print(f"error: {sentence(error)}", style="red", markup=False, highlight=False, soft_wrap=True)
+        if is_job_of_sweep():  # its launcher notes the failure and goes on with the other jobs
+            raise
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on from what is finished")
+        sys.exit(130)
+
+
+def is_job_of_sweep() -> bool:
+    """Whether one of several jobs runs here; when they are all done, Hydra raises what went wrong once more."""
+    return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN and HydraConfig.get().job.num >= 0
 
 
 def sentence(error: BaseException) -> str:

@@ -43,6 +43,19 @@ class CodecLike(nn.Module):
         self.register_buffer("window", torch.hann_window(frame), persistent=False)
         self.window: Tensor
 
+    def describe(self, draws_BK: Tensor) -> list[dict[str, float | str]]:
+        """Step and upper limit."""
+        (coarse, coarsest), (least, most) = self.step_db, self.cutoff
+        return [
+            {
+                "codec_step_db": round(coarse + (coarsest - coarse) * step, 1),
+                "codec_band": round(least + (most - least) * upper, 2),
+            }
+            if chosen < self.probability
+            else {}
+            for chosen, step, upper in draws_BK.tolist()
+        ]
+
     def forward(self, wave_BC: Tensor, draws_BK: Tensor, context: int) -> Tensor:
         """Waves of the same shape."""
         del context

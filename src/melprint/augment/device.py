@@ -3,8 +3,8 @@
 Axes: B items · C context + segment samples · T samples of a segment · R replicas · K draws.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from melprint.errors import MelprintError
 from melprint.spec import SegmentSpec
 
 
+Parameters = dict[str, float | str]
+
+
 class Transform(Protocol):
     """One operation of the chain.
 
@@ -29,6 +32,9 @@ class Transform(Protocol):
 
     def __call__(self, wave_BC: Tensor, draws_BK: Tensor, context: int) -> Tensor:
         """Waves of the same shape; the first ``context`` samples are past that nobody will see."""
+
+    def describe(self, draws_BK: Tensor) -> list[Parameters]:
+        """What it does to each wave, by name and unit; empty where it leaves one as it is."""
 
 
 class Gain(nn.Module):
@@ -46,6 +52,11 @@ class Gain(nn.Module):
         gain = 10 ** ((low + (high - low) * draws_BK[:, :1]) / 20)
         peak = wave_BC[:, context:].abs().amax(dim=1, keepdim=True)
         return wave_BC * (gain / peak.clamp_min(SILENCE_RMS)).to(wave_BC.dtype)
+
+    def describe(self, draws_BK: Tensor) -> list[Parameters]:
+        """The drawn level."""
+        low, high = self.gain_db
+        return [{"gain_db": round(low + (high - low) * draw, 1)} for draw in draws_BK[:, 0].tolist()]
 
 
 def device_chain(
@@ -84,13 +95,34 @@ class DeviceChain(nn.Module):
     def forward(self, batch: SegmentBatch) -> Views:
         """The views of each item."""
         anchors, waves, mask_draws, replica_draws = cut_views(batch, self.window, self.num_replicas)
-        draws = replica_draws.flatten(0, 1)[:, 1:]
-        for transform in self.transforms:
-            num_draws = _num_draws(transform)
-            waves = transform(waves, draws[:, :num_draws], self.window.context)
-            draws = draws[:, num_draws:]
+        waves = degrade(waves, self.transforms, replica_draws.flatten(0, 1)[:, 1:], self.window.context)
         replicas = waves[:, self.window.context :].unflatten(0, (-1, self.num_replicas))
         return Views(anchors, replicas, mask_draws, batch.keys)
+
+
+def degrade(wave_BC: Tensor, transforms: Iterable[Any], draws_BK: Tensor, context: int) -> Tensor:
+    """Waves after all transforms, each of which takes its columns of the draws; a whole query as well as a segment."""
+    for transform, draws in with_draws(transforms, draws_BK):
+        wave_BC = transform(wave_BC, draws, context)
+    return wave_BC
+
+
+def describe(transforms: Iterable[Any], draws_BK: Tensor) -> list[Parameters]:
+    """What :func:`degrade` does to each wave with the same draws."""
+    described: list[Parameters] = [{} for _ in draws_BK]
+    for transform, draws in with_draws(transforms, draws_BK):
+        for row, parameters in zip(described, transform.describe(draws), strict=True):
+            row.update(parameters)
+    return described
+
+
+def with_draws(transforms: Iterable[Any], draws_BK: Tensor) -> Iterator[tuple[Any, Tensor]]:
+    """Each transform with its columns of the draws."""
+    first = 0
+    for transform in transforms:
+        last = first + _num_draws(transform)
+        yield transform, draws_BK[:, first:last]
+        first = last
 
 
 def _num_draws(transform: nn.Module) -> int:

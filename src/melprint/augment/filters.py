@@ -29,6 +29,10 @@ class LinearFilter(nn.Module):
         """Complex or real responses ``(B, F)`` at the bins of a transform of ``num_samples``."""
         raise NotImplementedError
 
+    def describe(self, draws_BK: Tensor) -> list[dict[str, float | str]]:
+        """What it does to each wave."""
+        raise NotImplementedError
+
     def forward(self, wave_BC: Tensor, draws_BK: Tensor, context: int) -> Tensor:
         """Filtered waves of the same shape; what wraps around falls into the context."""
         samples = wave_BC.shape[1]
@@ -65,6 +69,16 @@ class Filters(LinearFilter):
         assert product is not None
         return product
 
+    def describe(self, draws_BK: Tensor) -> list[dict[str, float | str]]:
+        """What all parts do."""
+        described: list[dict[str, float | str]] = [{} for _ in draws_BK]
+        for part in self.parts:
+            assert isinstance(part, LinearFilter)
+            for row, parameters in zip(described, part.describe(draws_BK[:, : part.num_draws]), strict=True):
+                row.update(parameters)
+            draws_BK = draws_BK[:, part.num_draws :]
+        return described
+
 
 class ApplyRoom(LinearFilter):
     """Convolution with a response from a bank; reverberation of the past context reaches the segment.
@@ -88,6 +102,11 @@ class ApplyRoom(LinearFilter):
         room, applied = self.parameters_of(draws_BK)
         spectra = self.bank.spectra(room, num_samples, context + 1)
         return torch.where(applied[:, None], spectra, torch.ones((), dtype=spectra.dtype, device=spectra.device))
+
+    def describe(self, draws_BK: Tensor) -> list[dict[str, float | str]]:
+        """The room's name."""
+        room, applied = (part.tolist() for part in self.parameters_of(draws_BK))
+        return [{"room": self.bank.names[r]} if used else {} for r, used in zip(room, applied, strict=True)]
 
 
 class _DrawnResponse(LinearFilter):
@@ -169,6 +188,19 @@ class BandLimits(_DrawnResponse):
         applied = self.probability
         return upper * (draws[4] < applied)[:, None] + lower * (draws[5] < applied)[:, None]
 
+    def describe(self, draws_BK: Tensor) -> list[dict[str, float | str]]:
+        """The cutoffs that are applied."""
+        described: list[dict[str, float | str]] = []
+        for draws in draws_BK.tolist():
+            limits: dict[str, float | str] = {}
+            if draws[4] < self.probability:
+                limits["lowpass_hz"] = round(self.lowpass_hz[0] + (self.lowpass_hz[1] - self.lowpass_hz[0]) * draws[0])
+            if draws[5] < self.probability:
+                low, high = self.highpass_hz
+                limits["highpass_hz"] = round(low + (high - low) * draws[2])
+            described.append(limits)
+        return described
+
     def _butterworth_db(self, cutoff_hz_B: Tensor, slope_draw_B: Tensor, sign: float) -> Tensor:
         order_B1 = (_between(self.slope_db, slope_draw_B) / 6)[:, None]
         ratio_BP = (self.points_hz / cutoff_hz_B[:, None]) ** sign
@@ -213,6 +245,12 @@ class DeviceResponse(_DrawnResponse):
         """Normal at the knots, between them in straight lines."""
         normal = torch.erfinv((2 * draws_BK[:, 1:] - 1).clamp(-0.999, 0.999)) * math.sqrt(2)
         return self.deviation_db * normal @ self.knot_weights * (draws_BK[:, :1] < self.probability)
+
+    def describe(self, draws_BK: Tensor) -> list[dict[str, float | str]]:
+        """From its deepest dip to its highest peak."""
+        span = self.decibels(draws_BK.float())
+        span_db = (span.amax(1) - span.amin(1)).tolist()
+        return [{"device_span_db": round(db, 1)} if db > 0 else {} for db in span_db]
 
 
 def _between(limits: tuple[float, float], draw_B: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ class _AddFromBank(nn.Module):
     """A crop from a bank at a signal-to-noise ratio that holds in the visible part."""
 
     num_draws = 4
+    kind: str
 
     def __init__(self, bank: NoiseBank, snr_db: Ratios, probability: float) -> None:
         super().__init__()
@@ -49,6 +50,14 @@ class _AddFromBank(nn.Module):
         within = (draw_B - begin) / (self.ends[part] - begin)
         return self.low[part] + (self.high[part] - self.low[part]) * within
 
+    def describe(self, draws_BK: Tensor) -> list[dict[str, float | str]]:
+        """File and ratio."""
+        file, snr_db, applied = (part.tolist() for part in self.parameters_of(draws_BK))
+        return [
+            {self.kind: self.bank.names[f], f"{self.kind}_snr_db": round(ratio, 3)} if used else {}
+            for f, ratio, used in zip(file, snr_db, applied, strict=True)
+        ]
+
     def forward(self, wave_BC: Tensor, draws_BK: Tensor, context: int) -> Tensor:
         """Waves of the same shape."""
         file, snr_db, applied = self.parameters_of(draws_BK)
@@ -67,6 +76,8 @@ class AddNoise(_AddFromBank):
         probability: share of the waves that get noise.
     """
 
+    kind = "noise"
+
     def __init__(self, surroundings: Surroundings, snr_db: Ratios = (0.0, 10.0), probability: float = 1.0) -> None:
         super().__init__(surroundings.noise, snr_db, probability)
 
@@ -79,6 +90,8 @@ class AddMusic(_AddFromBank):
         snr_db: ratio of the music that is asked for to the other.
         probability: share of the waves that get other music.
     """
+
+    kind = "music"
 
     def __init__(self, surroundings: Surroundings, snr_db: Ratios = (0.0, 15.0), probability: float = 0.2) -> None:
         super().__init__(surroundings.music, snr_db, probability)

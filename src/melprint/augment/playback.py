@@ -41,15 +41,27 @@ class SpeedAndPitch(nn.Module):
             raise MelprintError(f"tempo and pitch must lie in [0, 0.5), got {tempo} and {pitch}")
         self.tempo, self.pitch, self.together, self.probability, self.grain = tempo, pitch, together, probability, grain
 
+    def factors_of(self, draws_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """Tempo and pitch of each wave that is changed."""
+        tempo = 1 + self.tempo * (2 * draws_BK[:, 1] - 1)
+        pitch = 1 + self.pitch * (2 * draws_BK[:, 2] - 1)
+        return tempo, torch.where(draws_BK[:, 3] < self.together, tempo, pitch)
+
+    def describe(self, draws_BK: Tensor) -> list[dict[str, float | str]]:
+        """Both factors."""
+        tempo, pitch = (factor.tolist() for factor in self.factors_of(draws_BK))
+        changed = (draws_BK[:, 0] < self.probability).tolist()
+        return [
+            {"tempo": round(t, 4), "pitch": round(p, 4)} if used else {}
+            for t, p, used in zip(tempo, pitch, changed, strict=True)
+        ]
+
     def forward(self, wave_BC: Tensor, draws_BK: Tensor, context: int) -> Tensor:
         """Waves of the same shape."""
         del context
 
         def change(wave_BC: Tensor, draws_BK: Tensor) -> Tensor:
-            tempo = 1 + self.tempo * (2 * draws_BK[:, 1] - 1)
-            pitch = 1 + self.pitch * (2 * draws_BK[:, 2] - 1)
-            pitch = torch.where(draws_BK[:, 3] < self.together, tempo, pitch)
-            return resample_grains(wave_BC, tempo, pitch, self.grain)
+            return resample_grains(wave_BC, *self.factors_of(draws_BK), self.grain)
 
         return change_chosen(change, draws_BK[:, 0] < self.probability, wave_BC, draws_BK)
 

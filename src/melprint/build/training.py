@@ -1,11 +1,13 @@
 """What training is made of."""
 
+import json
 import logging
 import os
 import pickle
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import date
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -19,6 +21,7 @@ from omegaconf import DictConfig, ListConfig
 from melprint.build.common import plain
 from melprint.data.corpora.corpus import Corpus
 from melprint.data.datamodule import FingerprintData
+from melprint.data.manifest import replacing
 from melprint.errors import MelprintError
 from melprint.losses.chunks import refuse_batch_norm
 from melprint.models.fingerprinter import build_fingerprinter
@@ -29,8 +32,10 @@ from melprint.training.pictures import Pictures
 from melprint.training.rates import scaled_rate
 from melprint.training.retrieval import RetrievalValidation
 from melprint.training.throughput import Throughput
+from melprint.version import __version__
 
-FINISHED = "finished"
+FINISHED = "training.json"  # its presence says that the run was not cut short
+OBJECTIVE = "val/top1_exact"
 
 
 # What makes a run what it is: a checkpoint goes on only in a run that has the same.
@@ -130,7 +135,7 @@ def trainer_from(config: DictConfig, corpus: Corpus, module: FingerprintModule, 
     )
     _quieten_lightning()
     loggers = [instantiate(node, save_dir=str(out)) for node in config.logger.values()]
-    kept = checkpoints(out / "checkpoints", "val/top1_exact", every, config.checkpoint_minutes)
+    kept = checkpoints(out / "checkpoints", OBJECTIVE, every, config.checkpoint_minutes)
     callbacks: list[pl.Callback] = [validation, *kept]
     if loggers:
         callbacks += [LearningRateMonitor("step"), Throughput(), Pictures(config.pictures_every_n_epochs)]
@@ -164,10 +169,46 @@ def make_room(out: Path, *, overwrite: bool) -> None:
         console.print(f"the checkpoints of the earlier run are now in {aside}", highlight=False, soft_wrap=True)
 
 
-def note_finished(trainer: pl.Trainer, out: Path) -> None:
-    """Leave a mark that the run in ``out`` was not cut short."""
+def note_finished(config: DictConfig, trainer: pl.Trainer, out: Path, overrides: Sequence[str]) -> float:
+    """Leave a mark that the run in ``out`` was not cut short, with what it reached.
+
+    Returns:
+        The last validation hit rate, which sweeps maximise; no number where nothing was validated.
+    """
+    rates = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
     if trainer.state.finished and trainer.is_global_zero:
-        (out / FINISHED).touch()
+        said = {
+            "objective": rates.get(OBJECTIVE),
+            "rates": rates,
+            "changed": list(overrides),
+            "steps": trainer.global_step,
+            "date": date.today().isoformat(),
+            "version": __version__,
+            "recipe": _recipe(config),
+        }
+        with replacing(out / FINISHED) as file:
+            json.dump(said, file, indent=1)
+    return rates.get(OBJECTIVE, float("nan"))
+
+
+def objective_if_finished(config: DictConfig, out: Path) -> float | None:
+    """What an earlier run of the very same recipe reached in ``out``, if it came to its end.
+
+    A sweep that is started again skips such runs.
+    """
+    path = out / FINISHED
+    if config.overwrite or not path.exists():
+        return None
+    said = json.loads(path.read_text(encoding="utf-8"))
+    if said["recipe"] != json.loads(json.dumps(_recipe(config))) or said["objective"] is None:
+        return None
+    console.print(f"{out} is finished", highlight=False, soft_wrap=True)
+    return float(said["objective"])
+
+
+def _recipe(config: DictConfig) -> dict[str, Any]:
+    run = plain(config)
+    return {part: run.get(part) for part in (*RECIPE, "trainer")}
 
 
 def _quieten_lightning() -> None:
@@ -184,8 +225,8 @@ def _quieten_lightning() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def starting_point(config: DictConfig, out: Path) -> str | None:
-    """The checkpoint to go on from.
+def starting_point(config: DictConfig, out: Path, *, in_sweep: bool = False) -> str | None:
+    """The checkpoint to go on from; a sweep that is started again goes on by itself.
 
     Raises:
         MelprintError: it is not there, or an unfinished run is there that the new one would take the place of.
@@ -193,6 +234,9 @@ def starting_point(config: DictConfig, out: Path) -> str | None:
     last = out / "checkpoints" / f"{LAST}.ckpt"
     if config.ckpt_path is None:
         if is_first_process() and last.exists() and not config.overwrite and not (out / FINISHED).exists():
+            if in_sweep:
+                refuse_other_recipe(last, config)
+                return str(last)
             raise MelprintError(
                 f"{out} holds an unfinished run; go on with ckpt_path=last, begin anew with overwrite=true,"
                 " or choose another name=…"

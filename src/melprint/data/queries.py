@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from melprint.audio.files import INT16_SCALE, to_int16, write_wav
 from melprint.augment.banks import Surroundings
+from melprint.augment.device import degrade, describe
 from melprint.augment.filters import ApplyRoom
 from melprint.augment.noise import AddNoise
 from melprint.data.dataset import copy_window
@@ -106,17 +107,16 @@ class QueryRenderer:
 
     @torch.no_grad()
     def _render(self, numbers: range) -> Iterator[tuple[Query, NDArray[np.int16]]]:
+        transforms = (self.room, self.noise)
         own = 2 + self.room.num_draws + self.noise.num_draws
         uniforms = keyed_uniforms(self.spec.seed, np.arange(numbers.start, numbers.stop)[:, None], own + TRIES)
         tracks = [self.tracks[number] for number in numbers]
         cut = [self._cut(track, tries) for track, tries in zip(tracks, uniforms[:, own:], strict=True)]
         starts = [start for start, _ in cut]
         waves = torch.from_numpy(np.stack([wave for _, wave in cut])).float() / INT16_SCALE
-        draws = torch.from_numpy(uniforms)
-        room_draws, noise_draws = draws[:, 2 : 2 + self.room.num_draws], draws[:, 2 + self.room.num_draws : own]
-        waves = self.noise(self.room(waves, room_draws, self.context), noise_draws, self.context)
-        rooms, reverberated = self.room.parameters_of(room_draws)
-        noises, snr_db, _ = self.noise.parameters_of(noise_draws)
+        draws = torch.from_numpy(uniforms)[:, 2:own]
+        waves = degrade(waves, transforms, draws, self.context)
+        parameters = describe(transforms, draws)
         for row, number in enumerate(numbers):
             pcm = to_int16(waves[row, self.context :].numpy())
             yield (
@@ -125,9 +125,9 @@ class QueryRenderer:
                     tracks[row].track_id,
                     starts[row] / self.sample_rate_hz,
                     len(pcm) / self.sample_rate_hz,
-                    round(float(snr_db[row]), 3),
-                    self.room.bank.names[int(rooms[row])] if reverberated[row] else "",
-                    self.noise.bank.names[int(noises[row])],
+                    float(parameters[row]["noise_snr_db"]),
+                    str(parameters[row].get("room", "")),
+                    str(parameters[row]["noise"]),
                 ),
                 pcm,
             )

@@ -24,6 +24,8 @@ def scaled_rate(rate: float, rule: Rule, batch_size: int, reference_batch_size: 
     """
     if rule not in get_args(Rule):
         raise MelprintError(f"lr_scaling.rule must be one of {', '.join(get_args(Rule))}, got {rule!r}")
+    if not isinstance(rate, int | float) or rate <= 0:
+        raise MelprintError(f"optimizer.lr must be a positive number, got {rate!r}")
     if reference_batch_size < 1:
         raise MelprintError(f"lr_scaling.batch_size must be positive, got {reference_batch_size}")
     ratio = batch_size / reference_batch_size
