@@ -1,4 +1,4 @@
-"""Train a fingerprinter: ``python train.py [data=… model=… experiment=…] [key=value …]``; a sweep with ``-m sweep=…``."""
+"""Train a fingerprinter: ``python train.py [data=… model=… experiment=…] [key=value …]``; many: ``-m sweep=…``."""
 
 from pathlib import Path
 

@@ -4,6 +4,9 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch or faiss are loaded, hence before them
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,3 +61,40 @@ def album_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path.parent.mkdir(exist_ok=True)
             soundfile.write(path, np.stack([wave, 0.5 * wave], axis=1), 22_050)
     return folder
+
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "data=folder",
+    "data.corpus.rooms.simulated={train: 3, val: 1, test: 2}",
+    "data.corpus.min_duration_s=10",
+    "data.corpus.test=0.3",
+    "name=small",
+]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the entry points, as in a clone."""
+    folder = tmp_path_factory.mktemp("work")
+    for name in ("train.py", "generate.py", "evaluate.py"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "conf", folder / "conf")
+    return folder
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def run(work: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, script, *arguments]
+    return subprocess.run(command, cwd=work, capture_output=True, text=True, check=False, env=environment())
+
+
+def fails_with(done: subprocess.CompletedProcess[str], words: str) -> None:
+    assert done.returncode == 1, done.stdout + done.stderr
+    message = done.stderr.strip().splitlines()
+    assert "Traceback" not in done.stderr
+    assert len([line for line in message if line.startswith("error: ")]) == 1
+    assert words in message[-1]

@@ -1,7 +1,6 @@
 """The commands as a user types them, in processes of their own."""
 
 import csv
-import os
 import shutil
 import signal
 import subprocess
@@ -13,47 +12,14 @@ import numpy as np
 import pytest
 import soundfile
 
-ROOT = Path(__file__).parents[1]
-SMALL = [
-    "data=folder",
-    "data.corpus.rooms.simulated={train: 3, val: 1, test: 2}",
-    "data.corpus.min_duration_s=10",
-    "data.corpus.test=0.3",
-    "name=small",
-]
+from tests.conftest import SMALL, environment, fails_with, run
+
 SMALL_TRAINING = [
     "trainer.max_epochs=2",
     "train.batch_size=12",
     "validation.queries.num_queries=8",
     "+trainer.enable_progress_bar=false",
 ]
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the entry points, as in a clone."""
-    folder = tmp_path_factory.mktemp("work")
-    for name in ("train.py", "generate.py", "evaluate.py"):
-        shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "conf", folder / "conf")
-    return folder
-
-
-def run(work: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, script, *arguments]
-    return subprocess.run(command, cwd=work, capture_output=True, text=True, check=False, env=environment())
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-
-
-def fails_with(done: subprocess.CompletedProcess[str], words: str) -> None:
-    assert done.returncode == 1, done.stdout + done.stderr
-    message = done.stderr.strip().splitlines()
-    assert "Traceback" not in done.stderr
-    assert len([line for line in message if line.startswith("error: ")]) == 1
-    assert words in message[-1]
 
 
 def test_train_generate_evaluate_and_generate_again_after_a_kill(work: Path, album_folder: Path) -> None:

@@ -115,15 +115,18 @@ def compare(
 
 @app.command()
 def report(
-    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="A folder with evaluations in it, at any depth.")],
+    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="A folder with runs in it, at any depth.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the page; by default RUNS itself.")] = None,
 ) -> None:
-    """Gather evaluations, those of sweeps too, into leaderboard.html and leaderboard.csv."""
+    """Gather trainings and evaluations, those of sweeps too, into leaderboard.html and leaderboard.csv."""
     from melprint.evaluation.leaderboard import evaluations_below, write_leaderboard
+    from melprint.evaluation.trainings import trainings_below
 
-    found = evaluations_below(runs)
-    page = write_leaderboard(found, out or runs)
-    typer.echo(f"{len(found)} evaluations: {page.resolve()}")
+    found, trained = evaluations_below(runs), trainings_below(runs)
+    if not found and not trained:
+        raise MelprintError(f"{runs} holds no evaluation and no finished training; run train.py or evaluate.py")
+    page = write_leaderboard(found, out or runs, trained)
+    typer.echo(f"{len(found)} evaluations, {len(trained)} trainings: {page.resolve()}")
 
 
 @app.command()

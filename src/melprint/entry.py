@@ -1,5 +1,6 @@
 """How the Hydra entry points begin and end."""
 
+import hashlib
 import os
 import re
 import sys
@@ -10,10 +11,30 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from melprint.errors import MelprintError
 from melprint.progress import console
+
+LONGEST_NAME = 200  # file systems end at 255 bytes
+
+
+def file_name(text: str) -> str:
+    """The settings of a job as the name of its folder; a long one is cut, and told from others by a digest.
+
+    >>> file_name("seed=1")
+    'seed=1'
+    >>> len(file_name("x" * 300))
+    200
+    """
+    if len(text.encode()) <= LONGEST_NAME:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return text.encode()[: LONGEST_NAME - 13].decode(errors="ignore") + " " + digest
+
+
+OmegaConf.register_new_resolver("file_name", file_name, replace=True)  # in the processes of launchers too
 
 
 def run(main: Callable[[], Any]) -> None:

@@ -9,7 +9,7 @@ from melprint.augment.chain import SegmentBatch, WindowSpec
 from melprint.augment.device import DeviceChain
 from melprint.data.dataset import SegmentTable, WindowDataset
 from melprint.data.manifest import Track
-from melprint.data.samplers import DisjointSampler, OnePerTrackSampler
+from melprint.data.samplers import DisjointSampler, OnePerTrackSampler, Share, by_track
 from melprint.errors import MelprintError
 from melprint.spec import SegmentSpec
 
@@ -117,3 +117,40 @@ def test_the_same_item_is_the_same_whatever_the_number_of_workers(tmp_path: Path
     for alone, in_workers in zip(*runs, strict=True):
         for left, right in zip(alone, in_workers, strict=True):
             assert torch.equal(left, right)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("kind", ["disjoint", "one-per-track"])
+def test_processes_share_the_batch_of_one_and_no_track(kind: str, world_size: int) -> None:
+    table = SegmentTable(tracks_of([60.0, 7.3, 120.0, 33.3, 50.0, 20.0] * 4), SEGMENT)
+
+    def sampler(batch_size: int, share: Share):
+        if kind == "disjoint":
+            return DisjointSampler(table, WINDOW, batch_size, seed=1, share=share)
+        return OnePerTrackSampler(table, batch_size, seed=1, share=share)
+
+    whole = list(sampler(6 * world_size, Share()))
+    parts = [list(sampler(6, Share(rank, world_size))) for rank in range(world_size)]
+    assert len(whole) == len(sampler(6, Share(0, world_size)))
+    for batch, *own in zip(whole, *parts, strict=True):
+        joined = np.concatenate(own)
+        assert sorted(map(tuple, joined.tolist())) == sorted(map(tuple, batch.tolist()))
+        tracks = [set(table.track[keys[:, 1]].tolist()) for keys in own]
+        assert sum(map(len, tracks)) == len(set.union(*tracks))
+
+
+def test_an_epoch_goes_on_after_its_first_batches() -> None:
+    table = SegmentTable(tracks_of([60.0] * 4), SEGMENT)
+    sampler = DisjointSampler(table, WINDOW, 8, seed=1)
+    whole = list(sampler)
+    sampler.first_batch = 5
+    for rest, want in zip(sampler, whole[5:], strict=True):
+        np.testing.assert_array_equal(rest, want)
+    assert len(list(sampler)) == len(whole)  # the next epoch is a whole one
+
+
+def test_a_batch_that_one_track_fills_cannot_be_divided() -> None:
+    table = SegmentTable(tracks_of([600.0, 5.0]), SEGMENT)
+    with pytest.raises(MelprintError, match="cannot be divided over 2 processes"):
+        list(DisjointSampler(table, WINDOW, 8, share=Share(0, 2)))
+    assert by_track(np.array([1, 1, 1, 2]), 2) is None

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from melprint.cli import app
+from melprint.cli import app, report
 from melprint.errors import MelprintError
 from melprint.evaluation.evaluate import Options, evaluate
 from melprint.evaluation.leaderboard import COLUMNS, evaluations_below
@@ -68,8 +68,9 @@ def test_a_run_can_be_read_again_without_its_note(runs: Path) -> None:
 
 
 def test_what_is_no_evaluation(tmp_path: Path) -> None:
-    with pytest.raises(MelprintError, match="holds no evaluation"):
-        evaluations_below(tmp_path)
+    assert evaluations_below(tmp_path) == []
+    with pytest.raises(MelprintError, match="holds no evaluation and no finished training"):
+        report(tmp_path)
     with pytest.raises(MelprintError, match="there is no folder"):
         evaluations_below(tmp_path / "nothing")
     (tmp_path / "metrics.csv").write_text("index,matcher\nl2,sequence\n")

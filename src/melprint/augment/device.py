@@ -17,7 +17,6 @@ from melprint.augment.masks import NUM_MASK_DRAWS
 from melprint.errors import MelprintError
 from melprint.spec import SegmentSpec
 
-
 Parameters = dict[str, float | str]
 
 

@@ -59,9 +59,8 @@ class FingerprintData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of one epoch, or what is left of the one that a checkpoint was written in."""
-        if self.trainer is not None:
-            if self.trainer.world_size > 1:
-                self.sampler = self.make_sampler(Share(self.trainer.global_rank, self.trainer.world_size))
+        if self.trainer is not None and self.trainer.world_size > 1:
+            self.sampler = self.make_sampler(Share(self.trainer.global_rank, self.trainer.world_size))
         return DataLoader(
             self.dataset,
             sampler=self.sampler,  # type: ignore[arg-type]  # gives whole batches: batch_size is None

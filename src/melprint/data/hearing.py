@@ -49,9 +49,7 @@ class Version:
     parameters: Mapping[str, float | str]
 
 
-def surroundings_for_hearing(
-    noise: Path | None, rooms: Path | None, sample_rate_hz: int, cache: Path
-) -> Surroundings:
+def surroundings_for_hearing(noise: Path | None, rooms: Path | None, sample_rate_hz: int, cache: Path) -> Surroundings:
     """The user's noise and rooms, or pink noise and simulated rooms, kept below ``cache`` while they are needed."""
     source: Any = PinkNoise() if noise is None else FolderNoise(str(noise))
     spaces = Rooms({"train": NUM_ROOMS} if rooms is None else {}, {}, None if rooms is None else str(rooms))

@@ -58,7 +58,8 @@ class _Sampler:
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         """The batches of the epoch ``(B, 2)``, or what is left of them.
 
-        Nothing is settled before the first is asked for: a resumed trainer makes its iterator before it tells the epoch.
+        Nothing is settled before the first is asked for: a resumed trainer makes its iterator before it tells where
+        to begin.
         """
         first, self.first_batch = self.first_batch, 0
         batches = self._batches()

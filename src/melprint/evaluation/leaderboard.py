@@ -13,6 +13,7 @@ from melprint.errors import MelprintError
 from melprint.evaluation.plots import HEADINGS, embedded, png
 from melprint.evaluation.report import ORIGIN, page_named, percent
 from melprint.evaluation.tables import METRIC_COLUMNS
+from melprint.evaluation.trainings import Training, differences
 
 COLUMNS = ("run", "mode", "model", "date", "hardware", *METRIC_COLUMNS)
 TEXT = ("index", "matcher")
@@ -39,7 +40,7 @@ def evaluations_below(folder: Path) -> list[Evaluation]:
     """Every evaluation in a folder and below it.
 
     Raises:
-        MelprintError: there is none, or a table is not one of metrics.
+        MelprintError: there is no such folder, or a table is not one of metrics.
     """
     if not folder.is_dir():
         raise MelprintError(f"there is no folder {folder}")
@@ -56,8 +57,6 @@ def evaluations_below(folder: Path) -> list[Evaluation]:
         except (KeyError, ValueError) as error:
             raise MelprintError(f"{path.parent} is not an evaluation ({error}); evaluate again") from error
         found.append(Evaluation(name.removesuffix("/evaluation") if name != "." else folder.name, said, rows))
-    if not found:
-        raise MelprintError(f"{folder} holds no evaluation; python evaluate.py makes one")
     return found
 
 
@@ -65,7 +64,7 @@ def _typed(row: Mapping[str, str]) -> dict[str, Any]:
     return {name: row[name] if name in TEXT else float(row[name]) for name in METRIC_COLUMNS}
 
 
-def write_leaderboard(evaluations: Sequence[Evaluation], folder: Path) -> Path:
+def write_leaderboard(evaluations: Sequence[Evaluation], folder: Path, trainings: Sequence[Training] = ()) -> Path:
     """Write ``leaderboard.csv`` and ``leaderboard.html``.
 
     Returns:
@@ -90,7 +89,9 @@ def write_leaderboard(evaluations: Sequence[Evaluation], folder: Path) -> Path:
                 percent=percent,
                 number=lambda value, digits=1: "–" if math.isnan(value) else f"{value:,.{digits}f}",
                 isnan=math.isnan,
-                frontier=embedded(plot_frontier(entries)),
+                frontier=embedded(plot_frontier(entries)) if entries else "",
+                trainings=list(zip(trainings, differences(trainings), strict=True)),
+                training_lengths=sorted({length for training in trainings for length in training.rates}),
                 scale=embedded(plot_scale(rows)) if len(sizes) > 1 else "",
                 origins=[(evaluation.run, evaluation.origin) for evaluation in evaluations],
             )
