@@ -68,26 +68,26 @@ class SpeedAndPitch(nn.Module):
 
 def resample_grains(wave_BC: Tensor, tempo_B: Tensor, pitch_B: Tensor, grain: int) -> Tensor:
     """Each wave at its tempo and pitch, aligned at its end; before its beginning there is silence."""
-    samples = wave_BC.shape[1]
+    waves, samples = wave_BC.shape
+    # Silence for whatever the factors reach, so that no position has to be looked at.
+    before = samples // 2 + grain
+    padded = nn.functional.pad(wave_BC, (before, 2 + grain))
+    row_B1 = torch.arange(waves, device=wave_BC.device)[:, None] * padded.shape[1]
+    last = float(before + samples - 1)
+    tempo_B1, pitch_B1 = tempo_B[:, None].float(), pitch_B[:, None].float()
+
     before_end = torch.arange(samples - 1, -1, -1, device=wave_BC.device)  # samples until the end
-    number = before_end // grain
-    fade = torch.sin((before_end % grain).to(wave_BC.dtype) / grain * (torch.pi / 2)).square()
-    out = torch.zeros_like(wave_BC)
-    for later, weight in ((0, 1 - fade), (1, fade)):  # the two grains that sound at once
-        centre = ((number + later) * grain).double()
-        back = centre * tempo_B[:, None].double() + (before_end - centre) * pitch_B[:, None].double()
-        out += weight * interpolate(wave_BC, samples - 1 - back)
-    return out
+    within = (before_end % grain).float()
+    centre = before_end - within
+    one = interpolate(padded, row_B1, last - (centre * tempo_B1 + within * pitch_B1))
+    next_one = interpolate(padded, row_B1, last - ((centre + grain) * tempo_B1 + (within - grain) * pitch_B1))
+    return torch.lerp(one, next_one, torch.sin(within / grain * (torch.pi / 2)).square())
 
 
-def interpolate(wave_BC: Tensor, at_BC: Tensor) -> Tensor:
-    """Values between samples by Catmull-Rom splines; nothing sounds outside the wave."""
-    samples = wave_BC.shape[1]
-    floor = at_BC.floor()
-    share = (at_BC - floor).to(wave_BC.dtype)
-    padded = nn.functional.pad(wave_BC, (2, 2))
-    index = (floor.long() + 2).clamp(1, samples + 1)
-    inside = (at_BC >= -1) & (at_BC < samples)
-    p0, p1, p2, p3 = (padded.gather(1, index + k) for k in (-1, 0, 1, 2))
-    value = p1 + 0.5 * share * (p2 - p0 + share * (2 * p0 - 5 * p1 + 4 * p2 - p3 + share * (3 * (p1 - p2) + p3 - p0)))
-    return torch.where(inside, value, 0.0)
+def interpolate(padded_BP: Tensor, row_B1: Tensor, at_BC: Tensor) -> Tensor:
+    """Values between samples by Catmull-Rom splines, at positions within rows that begin at ``row_B1``."""
+    floor = at_BC.long()
+    share = at_BC - floor
+    index, flat = floor + row_B1, padded_BP.flatten()
+    p0, p1, p2, p3 = (torch.take(flat, index + k) for k in (-1, 0, 1, 2))
+    return p1 + 0.5 * share * (p2 - p0 + share * (2 * p0 - 5 * p1 + 4 * p2 - p3 + share * (3 * (p1 - p2) + p3 - p0)))
