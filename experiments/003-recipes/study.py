@@ -80,6 +80,14 @@ SWITCHES: dict[str, list[str]] = {
     "context 1 s": ["augment.chain.window.context_s=1.0"],
     "one per track": ["train.sampling=one-per-track"],
     "all of robust": ["augment=robust"],
+    # Added when the first seed of the line above was known: the same, each half as often or less.
+    "robust, rarer": [
+        "augment=robust",
+        "augment.chain.transforms.playback.probability=0.15",
+        "augment.chain.transforms.music.probability=0.05",
+        "augment.chain.transforms.filters.parts.device.probability=0.25",
+        "augment.chain.transforms.coding.probability=0.1",
+    ],
 }
 RECIPES: dict[str, list[str]] = {
     "recipe now-playing": ["loss=triplet", "augment.chain.num_replicas=4", "train.batch_size=64"],
