@@ -35,12 +35,12 @@ install: .venv/installed
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "melprint needs Python 3.11 or newer: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[$(FAISS),dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[$(FAISS),sweep,dev]'
 	touch $@
 
 # What only tests need: the demo goes without.
 .venv/tested: .venv/installed
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[$(FAISS),dev,milvus-lite,milvus-server]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[$(FAISS),sweep,dev,milvus-lite,milvus-server]'
 	touch $@
 
 clean:

@@ -1,7 +1,7 @@
 """Speed of training, by parts and against its limits: ``python benchmarks/train.py`` rewrites its part of RESULTS.md.
 
-``--peer-step-s NAME=SECONDS`` adds the seconds that another trainer took, on this machine, for a step of 120 segments of
-the published network (60 originals, 60 replicas) with its own data pipeline.
+``--peer-step-s NAME=SECONDS`` adds the seconds that another trainer took, on this machine, for a step of 120 segments
+of the published network (60 originals, 60 replicas) with its own data pipeline.
 """
 
 import argparse

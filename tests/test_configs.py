@@ -75,7 +75,8 @@ def test_the_conda_environment_installs_what_the_package_names() -> None:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = {line.split(";")[0].strip() for line in (*project["dependencies"], *extras["cpu"], *extras["dev"])}
+    lists = (project["dependencies"], extras["cpu"], extras["sweep"], extras["dev"])
+    wanted = {line.split(";")[0].strip() for lines in lists for line in lines}
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
     assert {line for line in pip if not line.startswith("-e")} == wanted

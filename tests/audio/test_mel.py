@@ -60,3 +60,21 @@ def test_unit_level_makes_loudness_irrelevant() -> None:
     front_end = LogMel(MelSpec(num_mels=64, unit_level=True), SegmentSpec())
     wave = torch.randn(1, 8_000)
     torch.testing.assert_close(front_end(wave), front_end(0.01 * wave), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("power", "decibels"), [(1, 20), (2, 10)])
+def test_decibels_are_clamped_and_scaled_to_one(power: int, decibels: int) -> None:
+    time = torch.arange(8_000) / 8_000
+    wave = (torch.sin(2 * torch.pi * 1_000 * time) + 0.1 * torch.sin(2 * torch.pi * 2_500 * time))[None]
+    options = {"num_mels": 64, "power": power, "floor": 1e-9}
+    log10 = LogMel(MelSpec(**options), SegmentSpec())(wave)
+    scaled = LogMel(MelSpec(**options, range_db=80.0), SegmentSpec())(wave)
+    torch.testing.assert_close(scaled, (decibels * log10).clamp_min(-80) / 40 + 1)
+    assert float(scaled.max()) == 1.0
+    assert float(scaled.min()) == -1.0
+
+
+def test_the_slope_is_finite_where_there_is_silence() -> None:
+    wave = torch.zeros(1, 8_000, requires_grad=True)
+    LogMel(MelSpec(), SegmentSpec())(wave).sum().backward()
+    assert torch.isfinite(wave.grad).all()
