@@ -3,7 +3,8 @@
 Stages, each of which leaves a line a run in WORK/runs.jsonl and goes on where it was stopped:
 
 ``screen``   two settings of each variant, one seed, few steps, judged on the validation tracks;
-``main``     the better setting, three seeds, judged on the test tracks.
+``main``     the better setting, three seeds, judged on the test tracks;
+``race``     the full network against the compact one, on the clock.
 
 Equal time: the seconds a step takes are measured once, by turns with the base, and each variant gets as many steps as
 fit into the time that the base needs for its own.  Several processes
@@ -328,18 +329,41 @@ def main_stage(work: Path, bench: Bench, only: list[str]) -> None:
                 note(work, {"stage": "main", **row, "hits": hits})
 
 
+def race(work: Path, bench: Bench) -> None:
+    """How long the full network and the compact one take to the same validation hit rate, on all cores.
+
+    Each point is a training of its own, with a schedule as long as its steps.
+    """
+    tracks = bench.corpus.music_of("val")[:12]
+    short = [cut_short(track, 8_000) for track in tracks]
+    queries = queries_of(bench.corpus, "val", QuerySpec(150, 10.0, (0.0, 10.0), 0.8, 1.0, 2), tracks, short)
+    runs = [("compact", ["optimizer.lr=2e-3"], steps) for steps in (10, 20, 40, 80)]
+    runs += [("nafp", ["model=nafp", "train.batch_size=60", "optimizer.lr=5e-4"], steps) for steps in (20, 45)]
+    for name, overrides, steps in runs:
+        began = time.perf_counter()
+        model, _ = bench.train(overrides, 0, steps)
+        seconds = time.perf_counter() - began
+        hits = queries.hits(model)
+        rates = {key: float(np.mean(hit)) for key, hit in hits.items() if not key.startswith("near")}
+        row = {"network": name, "steps": steps, "seconds": seconds, "queries": len(queries.waves), **rates}
+        print(row, flush=True)
+        note(work, {"stage": "race", **row})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("stage", choices=["screen", "main"])
+    parser.add_argument("stage", choices=["screen", "main", "race"])
     parser.add_argument("work", type=Path)
     parser.add_argument("--games", type=Path, required=True, help="prepared corpus, data/games")
     parser.add_argument("--only", nargs="*", default=[], help="variants of the main stage, in this order")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(2 if arguments.stage == "race" else 1)
     (arguments.work / "claims").mkdir(parents=True, exist_ok=True)
     bench = Bench(arguments.games)
     if arguments.stage == "screen":
         screen(arguments.work, bench)
+    elif arguments.stage == "race":
+        race(arguments.work, bench)
     else:
         main_stage(arguments.work, bench, arguments.only)
 
