@@ -33,13 +33,12 @@ def logged(folder: Path, column: str) -> list[float]:
 
 @pytest.mark.slow
 def test_two_devices_train_as_one_with_twice_the_batch(work: Path, common: list[str]) -> None:
-    alone = run(work, "train.py", *common, "name=alone", "train.batch_size=8", "trainer.log_every_n_steps=1")
+    sampling = ["train.sampling=one-per-track", "trainer.log_every_n_steps=1"]
+    alone = run(work, "train.py", *common, *sampling, "name=alone", "train.batch_size=6")
     assert alone.returncode == 0, alone.stderr
     devices = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
-    chunks = ["train.chunk_size=3"]
-    both = run(
-        work, "train.py", *common, "name=both", "train.batch_size=4", "trainer.log_every_n_steps=1", *devices, *chunks
-    )
+    chunks = ["train.chunk_size=2"]
+    both = run(work, "train.py", *common, *sampling, "name=both", "train.batch_size=3", *devices, *chunks)
     assert both.returncode == 0, both.stderr
     runs = work / "runs"
     for column, tolerance in (("train/loss", 1e-4), ("train/gradient_norm", 1e-3)):
@@ -48,7 +47,7 @@ def test_two_devices_train_as_one_with_twice_the_batch(work: Path, common: list[
         assert two == pytest.approx(one, rel=tolerance)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "train.py"]
     again = subprocess.run(
-        [*torchrun, *common, "name=spawned", "train.batch_size=4", "trainer.log_every_n_steps=1", *devices],
+        [*torchrun, *common, *sampling, "name=spawned", "train.batch_size=3", *devices],
         cwd=work, capture_output=True, text=True, check=False, env=environment(),
     )  # fmt: skip
     assert again.returncode == 0, again.stderr

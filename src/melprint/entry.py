@@ -23,15 +23,16 @@ LONGEST_NAME = 200  # file systems end at 255 bytes
 def file_name(text: str) -> str:
     """The settings of a job as the name of its folder; a long one is cut, and told from others by a digest.
 
-    >>> file_name("seed=1")
-    'seed=1'
+    >>> file_name("seed=1 data.corpus.music=/my/music")
+    'seed=1 data.corpus.music=_my_music'
     >>> len(file_name("x" * 300))
     200
     """
-    if len(text.encode()) <= LONGEST_NAME:
-        return text
+    name = text.replace("/", "_")
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return text.encode()[: LONGEST_NAME - 13].decode(errors="ignore") + " " + digest
+    return name.encode()[: LONGEST_NAME - 13].decode(errors="ignore") + " " + digest
 
 
 OmegaConf.register_new_resolver("file_name", file_name, replace=True)  # in the processes of launchers too
