@@ -1,5 +1,7 @@
 """Alignment and uniformity, as a loss and as two figures to watch.  Axes: B items · V views · D fingerprint size."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -36,7 +38,7 @@ def uniformity(views_BVD: Tensor, *, t: float = 2.0) -> Tensor:
     exponent = -t * (2 - 2 * rows_VBD @ rows_VBD.mT)
     itself = torch.eye(items, dtype=torch.bool, device=rows_VBD.device)
     potential = torch.logsumexp(exponent.masked_fill(itself, -torch.inf).flatten(1), dim=1)
-    return (potential - torch.log(torch.tensor(float(items * (items - 1)), device=rows_VBD.device))).mean()
+    return potential.mean() - math.log(items * (items - 1))
 
 
 class AlignmentUniformity(nn.Module):
