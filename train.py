@@ -18,10 +18,12 @@ def main(cfg: DictConfig) -> float:
     from melprint.build.common import corpus_from, seed_from
     from melprint.build.training import (
         data_from,
+        fit,
         make_room,
         module_from,
         note_finished,
         objective_if_finished,
+        refuse_devices_in_sweep,
         starting_point,
         trainer_from,
     )
@@ -37,9 +39,10 @@ def main(cfg: DictConfig) -> float:
     module = module_from(cfg)
     data = data_from(cfg, corpus, module)
     trainer = trainer_from(cfg, corpus, module, out)
-    if ckpt_path is None:
-        make_room(out, overwrite=cfg.overwrite)
-    trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+    if in_sweep:
+        refuse_devices_in_sweep(trainer)
+    make_room(out, overwrite=cfg.overwrite, going_on=ckpt_path is not None)
+    fit(trainer, module, data, ckpt_path)
     objective = note_finished(cfg, trainer, out, job.overrides.task)
     if trainer.is_global_zero:
         console.print(f"best checkpoint: {out / 'checkpoints' / 'best.ckpt'}", highlight=False, soft_wrap=True)

@@ -35,6 +35,12 @@ def file_name(text: str) -> str:
     return name.encode()[: LONGEST_NAME - 13].decode(errors="ignore") + " " + digest
 
 
+def seed_of(text: str) -> int:
+    """A seed that belongs to the settings of a job, wherever in a sweep it stands."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+OmegaConf.register_new_resolver("seed_of", seed_of, replace=True)
 OmegaConf.register_new_resolver("file_name", file_name, replace=True)  # in the processes of launchers too
 
 
@@ -64,7 +70,9 @@ def call_explained(function: Callable[..., Any], *args: Any, **kwargs: Any) -> A
             raise
         sys.exit(1)
     except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on from what is finished")
+        training = not is_job_of_sweep() and sys.argv[0].endswith("train.py")
+        again = "go on with ckpt_path=last" if training else "the same command goes on from what is finished"
+        console.print(f"interrupted; {again}")
         sys.exit(130)
 
 

@@ -79,12 +79,14 @@ def fit(
     ckpt_path: Path | None = None,
     stop: StopAt | None = None,
     every_steps: int | None = None,
+    workers: int = 0,
+    max_steps: int = -1,
     **module_options,
 ):
     """Train until an interruption, if there is one."""
     pl.seed_everything(3, verbose=False)
     module = make_module(**module_options)
-    data = FingerprintData(corpus, chain_of, batch_size=12, seed=3)
+    data = FingerprintData(corpus, chain_of, batch_size=12, seed=3, num_workers=workers)
     validation = RetrievalValidation(corpus, SEGMENT, QuerySpec(num_queries=20, duration_s=5.0), lengths=(1, 3, 9))
     callbacks: list[pl.Callback] = [validation, *checkpoints(out, "val/top1_exact")]
     if every_steps is not None:
@@ -92,6 +94,7 @@ def fit(
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
+        max_steps=max_steps,
         logger=False,
         callbacks=[stop or StopAt(None), *callbacks],
         enable_progress_bar=False,
@@ -125,23 +128,37 @@ def make_module(
     )
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(corpus: Corpus, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(corpus: Corpus, tmp_path: Path, workers: int) -> None:
     whole, trainer = fit(corpus, tmp_path / "whole", epochs=4)
-    fit(corpus, tmp_path / "twice", epochs=4, stop=StopAt(2))
-    resumed, again = fit(corpus, tmp_path / "twice", epochs=4, ckpt_path=tmp_path / "twice" / "last.ckpt")
+    fit(corpus, tmp_path / "twice", epochs=4, stop=StopAt(2), workers=workers)
+    last = tmp_path / "twice" / "last.ckpt"
+    resumed, again = fit(corpus, tmp_path / "twice", epochs=4, ckpt_path=last, workers=workers)
     assert model_digest(resumed.fingerprinter) == model_digest(whole.fingerprinter)
     assert trainer.callback_metrics["val/top1_exact"] == again.callback_metrics["val/top1_exact"]
     assert trainer.global_step == again.global_step > 0
 
 
-def test_a_run_goes_on_in_the_middle_of_an_epoch(corpus: Corpus, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_goes_on_in_the_middle_of_an_epoch(corpus: Corpus, tmp_path: Path, workers: int) -> None:
     """Data order, schedule, moments and what dropout draws are those of a run that was never interrupted."""
     options = {"dropout": 0.2}
     whole, _ = fit(corpus, tmp_path / "whole", epochs=2, **options)
     fit(corpus, tmp_path / "twice", epochs=2, stop=StopAt(1, batch=5), every_steps=3, **options)
     (within,) = (tmp_path / "twice").glob("within*.ckpt")
     assert torch.load(within, weights_only=True)["global_step"] % len(make_data(corpus).sampler) not in (0, 1)
-    resumed, _ = fit(corpus, tmp_path / "twice", epochs=2, ckpt_path=within, **options)
+    resumed, _ = fit(corpus, tmp_path / "twice", epochs=2, ckpt_path=within, workers=workers, **options)
+    assert model_digest(resumed.fingerprinter) == model_digest(whole.fingerprinter)
+
+
+def test_a_run_that_ends_by_steps_goes_on_after_an_epoch(corpus: Corpus, tmp_path: Path) -> None:
+    """Lightning's own count of epochs is one behind there."""
+    steps = round(2.5 * len(make_data(corpus).sampler))
+    whole, _ = fit(corpus, tmp_path / "whole", epochs=9, max_steps=steps)
+    fit(corpus, tmp_path / "twice", epochs=9, max_steps=steps, stop=StopAt(1, batch=3))
+    last = tmp_path / "twice" / "last.ckpt"
+    resumed, again = fit(corpus, tmp_path / "twice", epochs=9, max_steps=steps, ckpt_path=last)
+    assert again.global_step == steps
     assert model_digest(resumed.fingerprinter) == model_digest(whole.fingerprinter)
 
 
@@ -179,6 +196,22 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(corpus: Corp
     again = data.on_after_batch_transfer(data.dataset[kept["keys"].numpy()], 0).views(slice(None))
     assert torch.equal(kept["replicas"], again.replicas)
     assert kept["step"] >= 1
+
+
+def test_a_failed_loss_among_gathered_ones_is_seen_before_anything_is_saved(corpus: Corpus, tmp_path: Path) -> None:
+    """As on a GPU, where steps are looked at together."""
+    module, data = make_module(optimizer=partial(torch.optim.SGD, lr=1e30)), make_data(corpus)
+    module.finite.check = lambda module, batch, loss: module.finite.waiting.append(  # type: ignore[method-assign]
+        (module.global_step, batch.source.keys, loss.detach())
+    )
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=1, limit_train_batches=4, logger=False, callbacks=checkpoints(tmp_path, "x")[1:],
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    with pytest.raises(MelprintError, match="the loss became nan at step 1"):
+        trainer.fit(module, datamodule=data)
+    assert not list(tmp_path.glob("*.ckpt"))
+    assert torch.load(tmp_path / FAILED_BATCH, weights_only=True)["step"] == 1
 
 
 def make_data(corpus: Corpus) -> FingerprintData:

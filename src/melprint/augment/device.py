@@ -94,7 +94,8 @@ class DeviceChain(nn.Module):
     def forward(self, batch: SegmentBatch) -> Views:
         """The views of each item."""
         anchors, waves, mask_draws, replica_draws = cut_views(batch, self.window, self.num_replicas)
-        waves = degrade(waves, self.transforms, replica_draws.flatten(0, 1)[:, 1:], self.window.context)
+        with torch.autocast(waves.device.type, enabled=False):  # audio is not the network's: responses need float32
+            waves = degrade(waves, self.transforms, replica_draws.flatten(0, 1)[:, 1:], self.window.context)
         replicas = waves[:, self.window.context :].unflatten(0, (-1, self.num_replicas))
         return Views(anchors, replicas, mask_draws, batch.keys)
 

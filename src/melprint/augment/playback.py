@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from melprint.augment.chosen import change_chosen
 from melprint.errors import MelprintError
 
+SECONDS_LONG = 1 << 15  # samples
+
 
 class SpeedAndPitch(nn.Module):
     """Tempo and pitch changed by drawn factors, together (as of a tape) or each by itself.
@@ -74,10 +76,12 @@ def resample_grains(wave_BC: Tensor, tempo_B: Tensor, pitch_B: Tensor, grain: in
     padded = nn.functional.pad(wave_BC, (before, 2 + grain))
     row_B1 = torch.arange(waves, device=wave_BC.device)[:, None] * padded.shape[1]
     last = float(before + samples - 1)
-    tempo_B1, pitch_B1 = tempo_B[:, None].float(), pitch_B[:, None].float()
+    # Positions in float32 are right to a thousandth of a sample within some seconds, and not within minutes.
+    precision = torch.float32 if samples < SECONDS_LONG else torch.float64
+    tempo_B1, pitch_B1 = tempo_B[:, None].to(precision), pitch_B[:, None].to(precision)
 
     before_end = torch.arange(samples - 1, -1, -1, device=wave_BC.device)  # samples until the end
-    within = (before_end % grain).float()
+    within = (before_end % grain).to(wave_BC.dtype)
     centre = before_end - within
     one = interpolate(padded, row_B1, last - (centre * tempo_B1 + within * pitch_B1))
     next_one = interpolate(padded, row_B1, last - ((centre + grain) * tempo_B1 + (within - grain) * pitch_B1))
@@ -87,7 +91,7 @@ def resample_grains(wave_BC: Tensor, tempo_B: Tensor, pitch_B: Tensor, grain: in
 def interpolate(padded_BP: Tensor, row_B1: Tensor, at_BC: Tensor) -> Tensor:
     """Values between samples by Catmull-Rom splines, at positions within rows that begin at ``row_B1``."""
     floor = at_BC.long()
-    share = at_BC - floor
+    share = (at_BC - floor).to(padded_BP.dtype)
     index, flat = floor + row_B1, padded_BP.flatten()
     p0, p1, p2, p3 = (torch.take(flat, index + k) for k in (-1, 0, 1, 2))
     return p1 + 0.5 * share * (p2 - p0 + share * (2 * p0 - 5 * p1 + 4 * p2 - p3 + share * (3 * (p1 - p2) + p3 - p0)))

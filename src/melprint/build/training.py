@@ -29,6 +29,7 @@ from melprint.progress import console
 from melprint.training.checkpoints import LAST, checkpoints
 from melprint.training.module import FingerprintModule
 from melprint.training.pictures import Pictures
+from melprint.training.progress import ProgressBar
 from melprint.training.rates import scaled_rate
 from melprint.training.retrieval import RetrievalValidation
 from melprint.training.throughput import Throughput
@@ -39,8 +40,10 @@ OBJECTIVE = "val/top1_exact"
 
 
 # What makes a run what it is: a checkpoint goes on only in a run that has the same.
-RECIPE = ("model", "loss", "augment", "optimizer", "scheduler", "data", "train", "lr_scaling", "seed")
+RECIPE = ("model", "loss", "augment", "optimizer", "scheduler", "data", "train", "lr_scaling", "seed", "trainer")
 FREE = ("train.num_workers", "train.chunk_size")  # change how a run is computed, not what
+TRAINER = ("devices", "num_nodes", "precision", "limit_train_batches", "accumulate_grad_batches", "gradient_clip_val")
+LENGTH = ("trainer.max_epochs", "trainer.max_steps")  # may grow, and the schedule with them
 
 
 def module_from(config: DictConfig) -> FingerprintModule:
@@ -119,7 +122,7 @@ def data_from(config: DictConfig, corpus: Corpus, module: FingerprintModule) -> 
 
 def trainer_from(config: DictConfig, corpus: Corpus, module: FingerprintModule, out: Path) -> pl.Trainer:
     """The trainer with retrieval validation, checkpoints and loggers below ``out``."""
-    from pytorch_lightning.callbacks import LearningRateMonitor, RichProgressBar
+    from pytorch_lightning.callbacks import LearningRateMonitor
 
     every, epochs = config.validation.every_n_epochs, config.trainer.max_epochs
     if not 1 <= every <= (epochs if epochs and epochs > 0 else every):
@@ -133,6 +136,7 @@ def trainer_from(config: DictConfig, corpus: Corpus, module: FingerprintModule, 
         max_references_s=config.validation.max_references_s,
         every_n_epochs=every,
     )
+    check_trainer(config)
     _quieten_lightning()
     loggers = [instantiate(node, save_dir=str(out)) for node in config.logger.values()]
     kept = checkpoints(out / "checkpoints", OBJECTIVE, every, config.checkpoint_minutes)
@@ -140,7 +144,7 @@ def trainer_from(config: DictConfig, corpus: Corpus, module: FingerprintModule, 
     if loggers:
         callbacks += [LearningRateMonitor("step"), Throughput(), Pictures(config.pictures_every_n_epochs)]
     if config.trainer.get("enable_progress_bar", True):
-        callbacks.append(RichProgressBar())
+        callbacks.append(ProgressBar())
     options: dict[str, Any] = {"logger": loggers, "callbacks": callbacks, "default_root_dir": str(out)}
     if config.trainer.accelerator == "auto":  # the same choice as device=auto; draws need float64, which MPS lacks
         options["accelerator"] = "gpu" if torch.cuda.is_available() else "cpu"
@@ -150,16 +154,67 @@ def trainer_from(config: DictConfig, corpus: Corpus, module: FingerprintModule, 
     return trainer
 
 
+def refuse_devices_in_sweep(trainer: pl.Trainer) -> None:
+    """Each job of a sweep runs in the process that its launcher started.
+
+    Raises:
+        MelprintError: the trainer would start more, by calling the whole sweep again.
+    """
+    if trainer.world_size > 1 and type(trainer.strategy.launcher).__name__ == "_SubprocessScriptLauncher":
+        raise MelprintError(
+            f"a job of a sweep cannot start {trainer.world_size} processes by itself; give each job one device, or"
+            " start as many tasks with sweep=slurm hydra.launcher.tasks_per_node=…"
+        )
+
+
+def check_trainer(config: DictConfig) -> None:
+    """Refuse what would fail later and less clearly.
+
+    Raises:
+        MelprintError: an option of the trainer or its logging that cannot be.
+    """
+    trainer = config.trainer
+    for name, value in (
+        ("trainer.log_every_n_steps", trainer.log_every_n_steps),
+        ("pictures_every_n_epochs", config.pictures_every_n_epochs),
+    ):
+        if not isinstance(value, int) or value < 1:
+            raise MelprintError(f"{name} must be a positive whole number, got {value!r}")
+    if trainer.max_epochs in (-1, None) and trainer.max_steps in (-1, None):
+        raise MelprintError(
+            f"a run needs an end for its schedule: set trainer.max_epochs or trainer.max_steps,"
+            f" got {trainer.max_epochs} and {trainer.max_steps}"
+        )
+    if trainer.get("gradient_clip_val") and str(trainer.precision).startswith("16") and config.optimizer.get("fused"):
+        raise MelprintError("trainer.gradient_clip_val with precision=16-mixed needs optimizer.fused=false")
+
+
+def fit(trainer: pl.Trainer, module: FingerprintModule, data: FingerprintData, ckpt_path: str | None) -> None:
+    """Train, from a checkpoint if there is one.
+
+    Raises:
+        KeyboardInterrupt: as Lightning would not say it.
+    """
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+    except SystemExit as stopped:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from stopped
+        raise
+
+
 def is_first_process() -> bool:
     """Whether this is the process that prepares the run's folder; Lightning and torchrun number the others."""
     return all(os.environ.get(variable, "0") == "0" for variable in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
-def make_room(out: Path, *, overwrite: bool) -> None:
+def make_room(out: Path, *, overwrite: bool, going_on: bool = False) -> None:
     """Put the checkpoints of an earlier run aside, or remove them: nobody is to take them for the new one's."""
     if not is_first_process():
         return
     (out / FINISHED).unlink(missing_ok=True)
+    if going_on:
+        return
     checkpoints_of_old = out / "checkpoints"
     if overwrite:
         shutil.rmtree(checkpoints_of_old, ignore_errors=True)
@@ -208,7 +263,7 @@ def objective_if_finished(config: DictConfig, out: Path) -> float | None:
 
 def _recipe(config: DictConfig) -> dict[str, Any]:
     run = plain(config)
-    return {part: run.get(part) for part in (*RECIPE, "trainer")}
+    return {part: run.get(part) for part in RECIPE}
 
 
 def _quieten_lightning() -> None:
@@ -233,10 +288,12 @@ def starting_point(config: DictConfig, out: Path, *, in_sweep: bool = False) -> 
     """
     last = out / "checkpoints" / f"{LAST}.ckpt"
     if config.ckpt_path is None:
-        if is_first_process() and last.exists() and not config.overwrite and not (out / FINISHED).exists():
+        if last.exists() and not config.overwrite and not (out / FINISHED).exists():
             if in_sweep:
                 refuse_other_recipe(last, config)
                 return str(last)
+            if not is_first_process():  # the first one says it
+                return None
             raise MelprintError(
                 f"{out} holds an unfinished run; go on with ckpt_path=last, begin anew with overwrite=true,"
                 " or choose another name=…"
@@ -265,14 +322,26 @@ def refuse_other_recipe(path: Path, config: DictConfig) -> None:
     differing = [
         f"{key} ({before.get(key, 'absent')}, here {after.get(key, 'absent')})"
         for key in sorted(set(before) | set(after))
-        if before.get(key) != after.get(key) and key not in FREE
+        if before.get(key) != after.get(key) and _matters(key)
     ]
+    for key in LENGTH:
+        if before.get(key) != after.get(key):
+            console.print(
+                f"{key} was {before.get(key)} and is {after.get(key)}: the learning rate follows the new length",
+                highlight=False,
+                soft_wrap=True,
+            )
     if differing:
         shown = "; ".join(differing[:4]) + (f"; and {len(differing) - 4} more" if len(differing) > 4 else "")
         raise MelprintError(
             f"{path} is of another recipe: it was trained with {shown}; go on with the same options, or begin a run of"
             " another name=…"
         )
+
+
+def _matters(key: str) -> bool:
+    part, _, option = key.partition(".")
+    return option in TRAINER if part == "trainer" else key not in FREE
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The Lightning data module: training batches from a corpus, degraded by a chain."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ class FingerprintData(pl.LightningDataModule):
         chain: makes the chain from the noise and the rooms of the training split.
         batch_size: items (originals) of a batch in each process; the network sees ``1 + replicas`` views of each.
         sampling: ``disjoint`` (every segment, never two that overlap) or ``one-per-track``.
+        passes: with ``one-per-track``, segments that an epoch takes of each track; by default as many as it has.
         num_workers: processes that read and, with a host chain, degrade.
         seed: of the run.
     """
@@ -33,12 +35,13 @@ class FingerprintData(pl.LightningDataModule):
         chain: Callable[[Surroundings], AugmentChain],
         batch_size: int,
         sampling: Literal["disjoint", "one-per-track"] = "disjoint",
+        passes: int | None = None,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.corpus, self.batch_size, self.num_workers, self.seed = corpus, batch_size, num_workers, seed
-        self.sampling = sampling
+        self.sampling, self.passes = sampling, passes
         self.chain = chain(corpus.surroundings("train"))
         self.dataset = WindowDataset(corpus.music_of("train"), self.chain, seed)
         self.sampler = self.make_sampler(Share())
@@ -54,13 +57,14 @@ class FingerprintData(pl.LightningDataModule):
             case "disjoint":
                 return DisjointSampler(table, self.chain.window, self.batch_size, self.seed, share)
             case "one-per-track":
-                return OnePerTrackSampler(table, self.batch_size, seed=self.seed, share=share)
+                return OnePerTrackSampler(table, self.batch_size, self.passes, self.seed, share)
         raise MelprintError(f"sampling must be disjoint or one-per-track, got {self.sampling!r}")
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of one epoch, or what is left of the one that a checkpoint was written in."""
         if self.trainer is not None and self.trainer.world_size > 1:
             self.sampler = self.make_sampler(Share(self.trainer.global_rank, self.trainer.world_size))
+        self.sampler.position = self.position
         return DataLoader(
             self.dataset,
             sampler=self.sampler,  # type: ignore[arg-type]  # gives whole batches: batch_size is None
@@ -70,11 +74,18 @@ class FingerprintData(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
         )
 
-    def go_on(self) -> None:
-        """Begin the first epoch of a resumed run after the batches that its checkpoint has seen."""
-        loop: Any = self.trainer.fit_loop if self.trainer is not None else None
-        if loop is not None and loop.restarting:
-            self.sampler.first_batch = loop.epoch_loop.batch_progress.current.processed % len(self.sampler)
+    def position(self) -> tuple[int, int] | None:
+        """The epoch, and how many of its batches are done, by all batches that the run has seen.
+
+        The trainer's own count of epochs will not do: a resumed trainer tells it too late for workers that read
+        ahead, and with ``max_steps`` it is that of the epoch before.
+        """
+        if self.trainer is None:
+            return None
+        loop: Any = self.trainer.fit_loop
+        per_epoch = self.trainer.num_training_batches
+        per_epoch = len(self.sampler) if not per_epoch or math.isinf(per_epoch) else int(per_epoch)
+        return divmod(loop.epoch_loop.batch_progress.total.processed, per_epoch)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Without waiting: the batch is pinned where there is a GPU."""

@@ -5,7 +5,7 @@ parts: a run on two devices sees what a run on one device with twice the batch s
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,10 +30,11 @@ class BatchSampler(Protocol):
     """Batches of keys ``(B, 2)``, epoch and segment; a new order for every epoch.
 
     Attributes:
-        first_batch: where the next iteration begins; it is 0 again afterwards.
+        position: tells an iteration its epoch and the batches of it that are done; ``None`` leaves it to
+            :meth:`set_epoch`.
     """
 
-    first_batch: int
+    position: Callable[[], tuple[int, int] | None]
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration gives."""
@@ -49,19 +50,16 @@ class _Sampler:
     def __init__(self, table: SegmentTable, batch_size: int, seed: int, share: Share) -> None:
         self.table, self.seed, self.share = table, seed, share
         self.global_batch = batch_size * share.world_size
-        self.epoch = self.first_batch = 0
+        self.epoch = 0
+        self.position: Callable[[], tuple[int, int] | None] = lambda: None
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration gives."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
-        """The batches of the epoch ``(B, 2)``, or what is left of them.
-
-        Nothing is settled before the first is asked for: a resumed trainer makes its iterator before it tells where
-        to begin.
-        """
-        first, self.first_batch = self.first_batch, 0
+        """The batches of the epoch ``(B, 2)``, or what is left of them."""
+        self.epoch, first = self.position() or (self.epoch, 0)
         batches = self._batches()
         if self.share.world_size > 1:
             batches = self._divide(batches)
@@ -140,7 +138,8 @@ class DisjointSampler(_Sampler):
 class OnePerTrackSampler(_Sampler):
     """At most one segment of a track in a batch; each pass takes one random segment of every track.
 
-    Source: Araz et al. 2025 (neural-music-fp), who take one anchor of a track in an epoch.
+    Source: Araz et al. 2025 (neural-music-fp), who make as many passes an epoch as a track has segments;
+    deep-audio-fingerprinting makes one.
 
     Args:
         table: the segments.

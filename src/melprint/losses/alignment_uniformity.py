@@ -35,7 +35,8 @@ def uniformity(views_BVD: Tensor, *, t: float = 2.0) -> Tensor:
     """
     rows_VBD = views_BVD.float().transpose(0, 1)
     items = rows_VBD.shape[1]
-    exponent = -t * (2 - 2 * rows_VBD @ rows_VBD.mT)
+    with torch.autocast(views_BVD.device.type, enabled=False):
+        exponent = -t * (2 - 2 * rows_VBD @ rows_VBD.mT)
     itself = torch.eye(items, dtype=torch.bool, device=rows_VBD.device)
     potential = torch.logsumexp(exponent.masked_fill(itself, -torch.inf).flatten(1), dim=1)
     return potential.mean() - math.log(items * (items - 1))

@@ -10,7 +10,12 @@ from torch.utils.checkpoint import checkpoint
 from melprint.errors import MelprintError
 
 
-def embed_in_chunks(embed: Callable[[slice], Tensor], num_items: int, chunk_size: int | None) -> Tensor:
+def embed_in_chunks(
+    embed: Callable[[slice], Tensor],
+    num_items: int,
+    chunk_size: int | None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
     """Fingerprints of a whole batch, of whose computation only one chunk is ever held.
 
     Gradient caching (Gao et al. 2021, arXiv:2101.06983): fingerprints of all chunks without the activations behind
@@ -23,6 +28,7 @@ def embed_in_chunks(embed: Callable[[slice], Tensor], num_items: int, chunk_size
         embed: items of the batch, as a slice, to their fingerprints ``(items, …)``; called twice for each chunk.
         num_items: in the batch.
         chunk_size: items at once; the last chunk may be smaller.  ``None`` takes the batch in one pass.
+        device: whose generator ``embed`` draws from, beside the CPU's.
 
     Returns:
         ``(num_items, …)``.
@@ -35,7 +41,10 @@ def embed_in_chunks(embed: Callable[[slice], Tensor], num_items: int, chunk_size
     if chunk_size < 1:
         raise MelprintError(f"chunk_size must be at least 1, got {chunk_size}")
     chunks = [slice(start, min(start + chunk_size, num_items)) for start in range(0, num_items, chunk_size)]
-    return torch.cat([checkpoint(embed, chunk, use_reentrant=False) for chunk in chunks])
+    # checkpoint keeps the generators of the devices that it finds among the arguments.
+    where = torch.empty(0, device=device)
+    parts = [checkpoint(lambda items, _: embed(items), chunk, where, use_reentrant=False) for chunk in chunks]
+    return torch.cat(parts)
 
 
 def refuse_batch_norm(network: nn.Module, reason: str) -> None:

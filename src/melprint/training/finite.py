@@ -29,16 +29,28 @@ class FiniteLoss:
             MelprintError: says the step and the rate, and where the batch was kept.
         """
         self.waiting.append((module.global_step, batch.source.keys, loss.detach()))
-        if loss.device.type != "cpu" and not module.logs_now:
+        if loss.device.type == "cpu" or module.logs_now:
+            self.look(module)
+
+    def look(self, module: Any) -> None:
+        """Look at the steps that were gathered.
+
+        Raises:
+            MelprintError: as :meth:`check`.
+        """
+        if not self.waiting:
             return
         finite = torch.isfinite(torch.stack([value for _, _, value in self.waiting])).tolist()
         if not all(finite):
-            self._stop(module, *self.waiting[finite.index(False)])
+            failed = self.waiting[finite.index(False)]
+            self.waiting.clear()
+            self._stop(module, *failed)
         self.waiting.clear()
 
     def _stop(self, module: Any, step: int, keys: Tensor, loss: Tensor) -> None:
         rate = module.trainer.optimizers[0].param_groups[0]["lr"]
-        path = Path(module.trainer.default_root_dir) / FAILED_BATCH
+        rank = f"-{module.global_rank}" if module.global_rank else ""  # the loss is of all, the batch of each
+        path = Path(module.trainer.default_root_dir) / FAILED_BATCH.replace(".pt", f"{rank}.pt")
         data = module.trainer.datamodule  # the same keys give the same batch
         batch = data.on_after_batch_transfer(data.dataset[keys.cpu().numpy()], 0)
         views = batch.views(slice(None))

@@ -55,9 +55,22 @@ class FingerprintModule(pl.LightningModule):
         self.finite = FiniteLoss()
 
     def on_train_start(self) -> None:
-        """Go on within an epoch, if the checkpoint was written there."""
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # missing in the stubs
-        data.go_on()
+        """Begin a resumed run where its checkpoint was written.
+
+        The trainer made its iterator to count the batches, before it knew of the checkpoint; workers have read ahead.
+        """
+        loop: Any = self.trainer.fit_loop
+        if loop.epoch_loop.batch_progress.total.processed:
+            iter(loop._data_fetcher)
+
+    def on_train_end(self) -> None:
+        """No failed loss stays unseen."""
+        self.finite.look(self)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Nothing is saved after a failed loss."""
+        del checkpoint
+        self.finite.look(self)
 
     def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
         """A stream of its own for every step and process."""
@@ -67,7 +80,7 @@ class FingerprintModule(pl.LightningModule):
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
         del batch_idx
-        fingerprints = embed_in_chunks(lambda items: self.embed(batch, items), len(batch), self.chunk_size)
+        fingerprints = embed_in_chunks(lambda items: self.embed(batch, items), len(batch), self.chunk_size, self.device)
         views_BVD = gather_views(fingerprints)
         loss = self.loss(views_BVD)
         self.finite.check(self, batch, loss)
@@ -90,10 +103,13 @@ class FingerprintModule(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """The norm of the gradient, as often as other values are logged."""
-        del optimizer
         if self.logs_now:
             grads = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-            self.log("train/gradient_norm", torch.nn.utils.get_total_norm(grads))
+            norm = torch.nn.utils.get_total_norm(grads)
+            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+            if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+                norm = norm / scaler.get_scale()  # a fused optimizer takes the scale off by itself, later
+            self.log("train/gradient_norm", norm)
 
     @property
     def logs_now(self) -> bool:
