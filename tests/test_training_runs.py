@@ -125,6 +125,7 @@ def test_launchers_run_the_jobs_in_processes_of_their_own(work: Path, common: li
     assert len(list((work / "runs" / f"{name}-sweep").glob("*/training.json"))) == 2
 
 
+@pytest.mark.slow
 def test_wrong_options_are_told_before_anything_is_trained(work: Path, common: list[str]) -> None:
     tracks = ["train.sampling=one-per-track", "train.batch_size=100"]
     fails_with(run(work, "train.py", *common, *tracks), "a batch of 100 does not fit 6 tracks")
@@ -135,3 +136,9 @@ def test_wrong_options_are_told_before_anything_is_trained(work: Path, common: l
     )
     scaling = run(work, "train.py", *common, "lr_scaling.rule=cubic")
     fails_with(scaling, "lr_scaling.rule must be one of none, linear, square-root, got 'cubic'")
+    endless = run(work, "train.py", *common, "trainer.max_epochs=-1")
+    fails_with(endless, "a run needs an end for its schedule")
+    sweep = ["sweep=grid", "trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
+    started = run(work, "train.py", "-m", *common, *sweep, "train.batch_size=3", "train.sampling=one-per-track")
+    assert started.returncode == 1
+    assert "a job of a sweep cannot start 2 processes by itself" in started.stderr
