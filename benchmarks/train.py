@@ -72,7 +72,7 @@ ENCODERS = {
 }  # fmt: skip
 CHAINS = {
     "plain": "room and noise in bulk",
-    "robust": "all of `robust` in bulk",
+    "robust": "all of `robust-all` in bulk",
     "host": "room and noise, item by item",
 }
 PARTS = ("read", "augment", "mel and mask", "forward", "loss", "backward", "optimiser")

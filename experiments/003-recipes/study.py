@@ -80,10 +80,10 @@ SWITCHES: dict[str, list[str]] = {
     "no past context": ["augment.chain.window.context_s=0.0"],
     "context 1 s": ["augment.chain.window.context_s=1.0"],
     "one per track": ["train.sampling=one-per-track"],
-    "all of robust": ["augment=robust"],
+    "all of robust": ["augment=robust-all"],
     # Added when the first seed of the line above was known: the same, each half as often or less.
     "robust, rarer": [
-        "augment=robust",
+        "augment=robust-all",
         "augment.chain.transforms.playback.probability=0.15",
         "augment.chain.transforms.music.probability=0.05",
         "augment.chain.transforms.filters.parts.device.probability=0.25",

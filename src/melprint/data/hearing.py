@@ -63,7 +63,7 @@ def surroundings_for_hearing(noise: Path | None, rooms: Path | None, sample_rate
 
 
 def transforms_of(kinds: Sequence[str], around: Surroundings, snr_db: tuple[float, float]) -> list[torch.nn.Module]:
-    """The chain of ``augment=robust``, every kind with certainty.
+    """The chain of ``augment=robust-all`` but other music, every kind with certainty.
 
     Raises:
         MelprintError: an unknown kind.
