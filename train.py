@@ -16,17 +16,8 @@ def main(cfg: DictConfig) -> float:
     from hydra.core.hydra_config import HydraConfig
 
     from melprint.build.common import corpus_from, seed_from
-    from melprint.build.training import (
-        data_from,
-        fit,
-        make_room,
-        module_from,
-        note_finished,
-        objective_if_finished,
-        refuse_devices_in_sweep,
-        starting_point,
-        trainer_from,
-    )
+    from melprint.build.resuming import make_room, note_finished, objective_if_finished, starting_point
+    from melprint.build.training import data_from, fit, module_from, refuse_devices_in_sweep, trainer_from
     from melprint.progress import console
 
     job = HydraConfig.get()
