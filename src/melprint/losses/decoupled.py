@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from melprint.losses.views import check_positive, check_reduction, mean_or_sum, rows_of
+from melprint.losses.views import check_positive, check_reduction, mean_or_sum, rows_of, sum_by_rows
 
 
 def decoupled(views_BVD: Tensor, *, temperature: float, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
@@ -32,11 +32,15 @@ def decoupled(views_BVD: Tensor, *, temperature: float, reduction: Literal["mean
     views = views_BVD.shape[1]
     with torch.autocast(views_BVD.device.type, enabled=False):
         rows, item = rows_of(views_BVD, "the decoupled loss")
-        logits = rows @ rows.T / temperature
-        negatives = torch.logsumexp(logits.masked_fill(item[:, None] == item, -torch.inf), dim=1)
+
+        def negatives_of(block: slice) -> Tensor:
+            logits = rows[block] @ rows.T / temperature
+            return torch.logsumexp(logits.masked_fill(item[block][:, None] == item, -torch.inf), dim=1).sum()
+
+        negatives = sum_by_rows(negatives_of, len(rows)) / len(rows)
         of_item = views_BVD.float().sum(dim=1)
         positives = (of_item.square().sum() - rows.square().sum()) / temperature / (len(rows) * (views - 1))
-        return mean_or_sum(negatives.mean() - positives, views, reduction)
+        return mean_or_sum(negatives - positives, views, reduction)
 
 
 class Decoupled(nn.Module):

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from melprint.losses.views import check_positive, check_reduction, mean_or_sum, rows_of
+from melprint.losses.views import check_positive, check_reduction, mean_or_sum, rows_of, sum_by_rows
 
 
 def nt_xent(views_BVD: Tensor, *, temperature: float, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
@@ -34,12 +34,16 @@ def nt_xent(views_BVD: Tensor, *, temperature: float, reduction: Literal["mean",
     items, views, _ = views_BVD.shape
     with torch.autocast(views_BVD.device.type, enabled=False):
         rows, item = rows_of(views_BVD, "NT-Xent")
-        logits = rows @ rows.T / temperature
-        negatives = torch.logsumexp(logits.masked_fill(item[:, None] == item, -torch.inf), dim=1, keepdim=True)
-        own = logits.unflatten(1, (items, views))[torch.arange(len(rows), device=rows.device), item]
-        losses = torch.logaddexp(own, negatives) - own
         itself = torch.eye(views, dtype=torch.bool, device=rows.device).repeat(items, 1)
-        mean = losses.masked_fill(itself, 0.0).sum() / (len(rows) * (views - 1))
+
+        def losses_of(block: slice) -> Tensor:
+            logits = rows[block] @ rows.T / temperature
+            mine = item[block]
+            negatives = torch.logsumexp(logits.masked_fill(mine[:, None] == item, -torch.inf), dim=1, keepdim=True)
+            own = logits.unflatten(1, (items, views))[torch.arange(len(mine), device=rows.device), mine]
+            return (torch.logaddexp(own, negatives) - own).masked_fill(itself[block], 0.0).sum()
+
+        mean = sum_by_rows(losses_of, len(rows)) / (len(rows) * (views - 1))
     return mean_or_sum(mean, views, reduction)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from melprint.losses.views import check_positive, rows_of
+from melprint.losses.views import check_positive, rows_of, sum_by_rows
 
 
 def sigmoid(views_BVD: Tensor, *, temperature: Tensor | float, bias: Tensor | float) -> Tensor:
@@ -32,10 +32,15 @@ def sigmoid(views_BVD: Tensor, *, temperature: Tensor | float, bias: Tensor | fl
     """
     with torch.autocast(views_BVD.device.type, enabled=False):
         rows, item = rows_of(views_BVD, "the sigmoid loss")
-        logits = rows @ rows.T / temperature + bias
-        sign = torch.where(item[:, None] == item, 1.0, -1.0)
-        itself = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
-        return -functional.logsigmoid(sign * logits).masked_fill(itself, 0.0).sum() / len(rows)
+        number = torch.arange(len(rows), device=rows.device)
+
+        def logarithms_of(block: slice) -> Tensor:
+            logits = rows[block] @ rows.T / temperature + bias
+            sign = torch.where(item[block][:, None] == item, 1.0, -1.0)
+            itself = number[block][:, None] == number
+            return functional.logsigmoid(sign * logits).masked_fill(itself, 0.0).sum()
+
+        return -sum_by_rows(logarithms_of, len(rows)) / len(rows)
 
 
 class Sigmoid(nn.Module):

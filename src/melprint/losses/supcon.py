@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from melprint.losses.views import check_positive, rows_of
+from melprint.losses.views import check_positive, rows_of, sum_by_rows
 
 
 def supcon(views_BVD: Tensor, *, temperature: float) -> Tensor:
@@ -29,12 +29,17 @@ def supcon(views_BVD: Tensor, *, temperature: float) -> Tensor:
     items, views, _ = views_BVD.shape
     with torch.autocast(views_BVD.device.type, enabled=False):
         rows, item = rows_of(views_BVD, "SupCon")
-        logits = rows @ rows.T / temperature
-        logits.fill_diagonal_(-torch.inf)
-        others = torch.logsumexp(logits, dim=1)
-        own = logits.unflatten(1, (items, views))[torch.arange(len(rows), device=rows.device), item]
+        number = torch.arange(len(rows), device=rows.device)
         itself = torch.eye(views, dtype=torch.bool, device=rows.device).repeat(items, 1)
-        return (others - own.masked_fill(itself, 0.0).sum(dim=1) / (views - 1)).mean()
+
+        def losses_of(block: slice) -> Tensor:
+            logits = rows[block] @ rows.T / temperature
+            logits = logits.masked_fill(number[block][:, None] == number, -torch.inf)
+            own = logits.unflatten(1, (items, views))[number[: len(logits)], item[block]]
+            positives = own.masked_fill(itself[block], 0.0).sum(dim=1) / (views - 1)
+            return (torch.logsumexp(logits, dim=1) - positives).sum()
+
+        return sum_by_rows(losses_of, len(rows)) / len(rows)
 
 
 class SupCon(nn.Module):
