@@ -4,6 +4,7 @@ Axes: B waves · C context + segment samples · F frequency bins · K draws · P
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
 import torch
@@ -16,7 +17,7 @@ POINTS = 48  # of a response drawn in decibels; a sixth of an octave apart or le
 LOWEST_HZ = 30.0
 
 
-class LinearFilter(nn.Module):
+class LinearFilter(nn.Module, ABC):
     """A filter of each wave, given by its response; subclasses say which.
 
     Attributes:
@@ -25,13 +26,13 @@ class LinearFilter(nn.Module):
 
     num_draws: int
 
+    @abstractmethod
     def response(self, draws_BK: Tensor, num_samples: int, context: int) -> Tensor:
         """Complex or real responses ``(B, F)`` at the bins of a transform of ``num_samples``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def describe(self, draws_BK: Tensor) -> list[dict[str, float | str]]:
         """What it does to each wave."""
-        raise NotImplementedError
 
     def forward(self, wave_BC: Tensor, draws_BK: Tensor, context: int) -> Tensor:
         """Filtered waves of the same shape; what wraps around falls into the context."""
@@ -123,9 +124,9 @@ class _DrawnResponse(LinearFilter):
         self.points_hz: Tensor
         self._weights: Tensor | None = None
 
+    @abstractmethod
     def decibels(self, draws_BK: Tensor) -> Tensor:
         """The drawn magnitudes ``(B, P)``."""
-        raise NotImplementedError
 
     def response(self, draws_BK: Tensor, num_samples: int, context: int) -> Tensor:
         """Magnitudes ``(B, F)``, between the points in straight lines."""

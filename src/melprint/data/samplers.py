@@ -5,6 +5,7 @@ parts: a run on two devices sees what a run on one device with twice the batch s
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -44,7 +45,7 @@ class BatchSampler(Protocol):
     def __len__(self) -> int: ...
 
 
-class _Sampler:
+class _Sampler(ABC):
     """What all samplers share: the table, the share of a batch, and where to go on."""
 
     def __init__(self, table: SegmentTable, batch_size: int, seed: int, share: Share) -> None:
@@ -66,13 +67,13 @@ class _Sampler:
         keys = np.stack([np.full_like(batches, self.epoch), batches], axis=-1)
         yield from keys[first : len(self)]
 
+    @abstractmethod
     def _batches(self) -> NDArray[np.int64]:
         """At least as many batches as the epoch has ``(batches, global_batch)``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def __len__(self) -> int:
         """Batches of an epoch."""
-        raise NotImplementedError
 
     def _divide(self, batches: NDArray[np.int64]) -> NDArray[np.int64]:
         """This process' part of each batch; those that cannot be divided by track are left out."""
