@@ -15,7 +15,7 @@ import soundfile
 from tests.conftest import SMALL, environment, fails_with, run
 
 SMALL_TRAINING = [
-    "trainer.max_epochs=2",
+    "trainer.max_epochs=6",
     "train.batch_size=12",
     "validation.queries.num_queries=8",
     "+trainer.enable_progress_bar=false",

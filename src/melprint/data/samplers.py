@@ -180,7 +180,7 @@ def by_track(track: NDArray[np.int64], num_parts: int) -> NDArray[np.int64] | No
     Tracks with many segments go first, each to the part with most room left; single ones fill what remains.
 
     >>> by_track(np.array([7, 8, 7, 9, 8, 6]), 2).tolist()
-    [0, 2, 3, 1, 4, 5]
+    [0, 2, 5, 1, 3, 4]
     """
     order = np.argsort(track, kind="stable")
     _, first, count = np.unique(track[order], return_index=True, return_counts=True)
