@@ -223,7 +223,7 @@ def install(folder: Path, name: str, rows: Path, tracks: Sequence[StoredTrack], 
     write_tables(folder, name, tracks, meta)
 
 
-def check_model(store: Store, model: str, source: Path) -> None:
+def check_model(store: Store, model: str, source: str) -> None:
     """Refuse a store that another network made.
 
     Raises:

@@ -3,22 +3,51 @@
 import hashlib
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from melprint.errors import MelprintError
 from melprint.models.fingerprinter import Fingerprinter, build_fingerprinter
+from melprint.weights.files import read_weights, write_weights
+from melprint.weights.shipped import NAMES, is_shipped, shipped_file
 
+WEIGHTS_SUFFIX = ".safetensors"
 WEIGHTS_PREFIX = "fingerprinter."  # the attribute of the training module that holds the network
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> Fingerprinter:
-    """The trained network of a checkpoint, in evaluation mode.
+def load(model: str | Path, device: str | torch.device = "cpu") -> Fingerprinter:
+    """A trained network in evaluation mode.
+
+    Args:
+        model: ``compact`` or ``base``, which come with the package, or a file: a checkpoint of ``train.py`` or
+            ``.safetensors``.
+        device: of the weights.
 
     Raises:
-        MelprintError: missing, damaged, or not a checkpoint of melprint.
+        MelprintError: missing, damaged, or not a network of melprint.
     """
-    path = Path(path)
+    config, weights = _read(model)
+    fingerprinter = build_fingerprinter(**config)
+    try:
+        fingerprinter.load_state_dict(weights)
+    except RuntimeError as error:
+        raise MelprintError(f"{model}: the weights do not fit the model that it names ({error})") from error
+    return fingerprinter.eval().to(device)
+
+
+def _read(model: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    path = shipped_file(str(model), WEIGHTS_SUFFIX) if is_shipped(model) else Path(model)
+    return _from_weights(path) if path.suffix == WEIGHTS_SUFFIX else _from_checkpoint(path)
+
+
+def _from_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    config, weights = read_weights(path)
+    return config, {name: torch.from_numpy(value) for name, value in weights.items()}
+
+
+def _from_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         config = dict(content["hyper_parameters"]["model"])
@@ -28,16 +57,13 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Fingerprinter:
             if name.startswith(WEIGHTS_PREFIX)
         }
     except FileNotFoundError as error:
-        raise MelprintError(f"there is no checkpoint {path}; train one with python train.py") from error
+        raise MelprintError(
+            f"there is no checkpoint {path}; train one with python train.py, or name one of {', '.join(NAMES)}"
+        ) from error
     except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MelprintError(f"{path} is not a melprint checkpoint ({reason})") from error
-    fingerprinter = build_fingerprinter(**config)
-    try:
-        fingerprinter.load_state_dict(weights)
-    except RuntimeError as error:
-        raise MelprintError(f"{path}: the weights do not fit the model that it names ({error})") from error
-    return fingerprinter.eval().to(device)
+    return config, weights
 
 
 def model_digest(fingerprinter: Fingerprinter) -> str:
@@ -47,3 +73,17 @@ def model_digest(fingerprinter: Fingerprinter) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def save_weights(model: str | Path, path: Path) -> Fingerprinter:
+    """Write a network as float16 weights, without the state of its training.
+
+    Returns:
+        The network as it will be opened from there.
+
+    Raises:
+        MelprintError: as :func:`load`; a weight that float16 cannot hold.
+    """
+    config, weights = _read(model)
+    write_weights(path, config, {name: value.cpu().numpy() for name, value in weights.items()})
+    return load(path)
