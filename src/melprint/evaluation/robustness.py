@@ -164,8 +164,9 @@ class Grid:
             ) from error
 
     def _can(self, factor: str) -> bool:
-        if factor in CODECS and not has_codec(factor):
-            console.print(f"left out: no encoder for {factor} is installed", highlight=False)
+        coder = "opus" if factor == "rerecorded" else factor
+        if coder in CODECS and not has_codec(coder):
+            console.print(f"left out {factor}: no encoder for {coder} is installed", highlight=False)
             return False
         if factor == "music" and not self.scene.music_tracks:
             console.print("left out: this corpus has no music but that which is asked for", highlight=False)

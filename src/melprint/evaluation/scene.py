@@ -52,7 +52,9 @@ UNITS = {
     "speech": "dB SNR",
     "music": "dB SNR",
     "phase": "s",
+    "rerecorded": "dB SNR",
 }
+RERECORDING_KBIT_S = 24.0
 
 
 @dataclass(frozen=True)
@@ -230,8 +232,9 @@ def render(scene: Scene, factor: str, level: float) -> tuple[NDArray[np.float32]
     if factor in IN_CONTEXT:
         waves = IN_CONTEXT[factor](scene, waves, level)
     queries = waves[:, scene.num_context :]
-    if factor in CODECS:
-        coded = [code(wave, scene.rate, factor, level) for wave in queries]
+    if factor in CODECS or factor == "rerecorded":
+        coder, kbit_s = ("opus", RERECORDING_KBIT_S) if factor == "rerecorded" else (factor, level)
+        coded = [code(wave, scene.rate, coder, kbit_s) for wave in queries]
         queries = np.stack([wave for wave, _ in coded])
         note = f"{np.mean([rate for _, rate in coded]):.1f} kbit/s"
     elif factor in IN_TIME:
@@ -256,6 +259,19 @@ def _in_rooms(scene: Scene, waves: NDArray[np.float32], rt60_s: float) -> NDArra
     return convolve_spectra(torch.from_numpy(waves), spectra).numpy()
 
 
+def _rerecorded(scene: Scene, waves: NDArray[np.float32], snr_db: float) -> NDArray[np.float32]:
+    """Played by a small loudspeaker that is driven too hard, in a room, beside noise, and heard by a telephone.
+
+    The loudspeaker gives nothing below 400 Hz and saturates; the room has an RT60 of half a second; the microphone
+    hears from 150 to 3,300 Hz.  What it hears is coded by Opus (:data:`RERECORDING_KBIT_S`) afterwards.
+    """
+    peak = np.abs(waves).max(axis=1, keepdims=True).clip(1e-5)
+    played = np.tanh(2 * pass_band(waves / peak, scene.rate, 400.0, "highpass")).astype(np.float32)
+    heard = _with_noise(scene, scene.noise, _in_rooms(scene, played, 0.5), snr_db)
+    heard = pass_band(pass_band(heard, scene.rate, 150.0, "highpass"), scene.rate, 3_300.0, "lowpass")
+    return heard / np.abs(heard).max(axis=1, keepdims=True).clip(1e-5) * np.float32(0.9)
+
+
 def _filtered(kind: Literal["lowpass", "highpass"]) -> Change:
     return lambda scene, waves, cutoff_hz: pass_band(waves, scene.rate, cutoff_hz, kind)
 
@@ -269,6 +285,7 @@ IN_CONTEXT: Mapping[str, Change] = {
     "lowpass": _filtered("lowpass"),
     "highpass": _filtered("highpass"),
     "clipping": lambda scene, waves, percent: clip_loudest(waves, percent / 100),
+    "rerecorded": _rerecorded,
     "gain": lambda scene, waves, gain_db: np.clip(waves * np.float32(10 ** (gain_db / 20)), -1, 1),
 }
 # Changes that move what comes after the beginning: of each query by itself, from its beginning on.

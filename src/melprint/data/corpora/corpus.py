@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Protocol
 
@@ -105,6 +106,7 @@ class PackageCorpus:
         noise: where noise comes from.
         rooms: where rooms come from.
         min_duration_s: shorter recordings are effects and not music.
+        not_music: track ids with wildcards: recordings of rain or wind that are prepared with the others and left out.
         sample_rate_hz: of the prepared audio.
     """
 
@@ -113,6 +115,7 @@ class PackageCorpus:
     noise: PackageNoise
     rooms: Rooms
     min_duration_s: float = 30.0
+    not_music: Sequence[str] = ()
     sample_rate_hz: int = 8_000
 
     def prepare(self) -> Corpus:
@@ -120,7 +123,8 @@ class PackageCorpus:
         root = Path(self.root)
         with alone(root):
             settings = repr((self.packages, self.min_duration_s, self.sample_rate_hz))
-            music = _once(root / "music", settings, self._prepare_music)
+            prepared = _once(root / "music", settings, self._prepare_music)
+            music = [track for track in prepared if not any(fnmatch(track.track_id, name) for name in self.not_music)]
             return _with_noise_and_rooms(root, music, self.noise, self.rooms, self.sample_rate_hz)
 
     def _prepare_music(self, out: Path) -> Preparation:
