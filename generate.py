@@ -1,4 +1,4 @@
-"""Write fingerprint stores: ``python generate.py [ckpt=FILE] [data=…|source=FOLDER] [shard=2/8]``."""
+"""Write fingerprint stores: ``python generate.py [ckpt=NAME|FILE] [data=…|source=FOLDER] [shard=2/8]``."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ def main(cfg: DictConfig) -> None:
     """Fingerprint a corpus, or any folder of recordings."""
     from hydra.utils import instantiate
 
-    from melprint.build.common import corpus_from, device_from
+    from melprint.build.common import checkpoint_from, corpus_from, device_from
     from melprint.fingerprints.collection import extract_corpus
     from melprint.fingerprints.extractor import Shard, extract, sources_of_folder
     from melprint.models import load
     from melprint.progress import console
 
-    fingerprinter = load(cfg.ckpt, device_from(cfg.device))
+    fingerprinter = load(checkpoint_from(cfg), device_from(cfg.device))
     folder, shard = Path(cfg.out), Shard.parse(cfg.shard)
     if cfg.source is not None:
         sources = sources_of_folder(Path(cfg.source), fingerprinter.segment.sample_rate_hz)

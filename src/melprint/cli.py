@@ -8,6 +8,9 @@ import typer
 from melprint.errors import MelprintError
 from melprint.progress import console
 from melprint.version import __version__
+from melprint.weights.shipped import DEFAULT
+
+MODEL_HELP = "compact or base, which come with melprint, or a file: a checkpoint or .safetensors."
 
 app = typer.Typer(help="Neural audio fingerprinting.", no_args_is_help=True, add_completion=False)
 
@@ -130,17 +133,126 @@ def report(
 
 
 @app.command()
-def info(checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT")]) -> None:
-    """Say what a checkpoint holds."""
-    from melprint.models import load, model_digest
+def fingerprint(
+    music: Annotated[Path, typer.Argument(metavar="MUSIC", help="Folder of wav, flac, mp3, ogg or opus files.")],
+    library: Annotated[Path, typer.Argument(metavar="LIBRARY", help="Folder that receives the fingerprints.")],
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = DEFAULT,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Fingerprint a music collection into a library that identify looks in.
 
-    model = load(checkpoint)
-    typer.echo(f"encoder     {type(model.encoder).__name__}")
-    typer.echo(f"parameters  {sum(weight.numel() for weight in model.parameters()):,}")
-    typer.echo(f"dimensions  {model.dim}")
-    typer.echo(f"segment     {model.segment}")
-    typer.echo(f"log-mel     {model.front_end.mel}")
-    typer.echo(f"digest      {model_digest(model)}")
+    An interrupted run goes on where it stopped, by the same command.
+    """
+    from melprint.recognition.library import make_library
+
+    done = make_library(music, library, model, device=device)
+    was_there = ", was there already" if done.was_there else ""
+    typer.echo(f"{library}: {done.num_tracks} tracks, {done.num_rows} fingerprints of {model}{was_there}")
+    if done.num_rejected:
+        typer.echo(f"{done.num_rejected} files left out, see {library}", err=True)
+
+
+@app.command()
+def identify(
+    library: Annotated[Path, typer.Argument(metavar="LIBRARY", help="Folder that melprint fingerprint wrote.")],
+    recordings: Annotated[list[Path], typer.Argument(metavar="FILES…", help="Recordings, or folders of them.")],
+    best: Annotated[int, typer.Option(help="How many matches of each.", min=1)] = 1,
+    threshold: Annotated[
+        float | None, typer.Option(help="Score from which on a match is accepted; by default as it was measured.")
+    ] = None,
+    false_accept_rate: Annotated[
+        float, typer.Option(help="Share of unknown music that may be accepted: 0.01 or 0.001.")
+    ] = 0.01,
+    model: Annotated[str | None, typer.Option(help="The network of the library, if it is not shipped.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each match.")] = False,
+) -> None:
+    """Say which track of a library each recording is, and where it starts in it, or that it is not in there.
+
+    The score is the mean cosine of the fingerprints along the recording. Ends with 1 if a file could not be read.
+    """
+    import json
+
+    from melprint.recognition.identify import identify as look_up
+    from melprint.recognition.library import Library
+
+    files = [file for path in recordings for file in _recordings_at(path)]
+    opened = Library.open(library, model, device)
+    found = look_up(opened, files, num_best=best, threshold=threshold, false_accept_rate=false_accept_rate)
+    unreadable = [matches for matches in found if isinstance(matches, MelprintError)]
+    readable = [matches for matches in found if not isinstance(matches, MelprintError)]
+    if as_json:
+        for matches in readable:
+            for match in matches:
+                typer.echo(json.dumps(match.as_json(), ensure_ascii=False))
+    elif readable:
+        from rich.console import Console
+
+        from melprint.recognition.answers import answers_table
+
+        Console().print(answers_table(readable))
+    for error in unreadable:
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    if unreadable:
+        raise typer.Exit(1)
+
+
+def _recordings_at(path: Path) -> list[Path]:
+    from melprint.audio.files import find_recordings
+
+    return find_recordings(path) if path.is_dir() else [path]
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The .onnx file, or .safetensors for weights alone.")],
+) -> None:
+    """Write a network as ONNX: waveform in, fingerprint out, the front end in the graph; checked against PyTorch.
+
+    melprint.load(OUT, runtime="onnx") opens it without torch, and so does any other ONNX runtime.
+    """
+    from melprint.models.checkpoint import WEIGHTS_SUFFIX, load, save_weights
+    from melprint.weights.onnx import SUFFIX
+
+    if out.suffix == WEIGHTS_SUFFIX:
+        save_weights(model, out)
+        typer.echo(f"{out}: {out.stat().st_size / 1e6:.2f} MB, float16")
+        return
+    if out.suffix != SUFFIX:
+        raise MelprintError(f"OUT must end in {SUFFIX} or {WEIGHTS_SUFFIX}, got {out}")
+    from melprint.models.export import export_onnx
+
+    difference = export_onnx(load(model), out)
+    typer.echo(f"{out}: {out.stat().st_size / 1e6:.2f} MB, differs from PyTorch by {difference:.1e} at most")
+
+
+@app.command()
+def models() -> None:
+    """List the networks that come with melprint."""
+    from melprint.weights.shipped import NAMES, card_of
+
+    for name in NAMES:
+        card = card_of(name)
+        default = " (default)" if name == DEFAULT else ""
+        typer.echo(f"{name}{default}: {card['summary']}")
+
+
+@app.command()
+def info(model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]) -> None:
+    """Say what a checkpoint holds, and of a shipped network all that is known of it."""
+    from melprint.models import load, model_digest
+    from melprint.weights.shipped import card_text, is_shipped
+
+    opened = load(model)
+    typer.echo(f"encoder     {type(opened.encoder).__name__}")
+    typer.echo(f"parameters  {sum(weight.numel() for weight in opened.parameters()):,}")
+    typer.echo(f"dimensions  {opened.dim}")
+    typer.echo(f"segment     {opened.segment}")
+    typer.echo(f"log-mel     {opened.front_end.mel}")
+    typer.echo(f"digest      {model_digest(opened)}")
+    if is_shipped(model):
+        typer.echo(f"\n{card_text(model)}")
 
 
 @app.command()

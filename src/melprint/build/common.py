@@ -1,5 +1,6 @@
 """What every entry point needs."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from melprint.data.corpora.corpus import Corpus
 from melprint.errors import MelprintError
+from melprint.progress import console
+from melprint.weights.shipped import DEFAULT
 
 
 def plain(config: DictConfig) -> Any:
@@ -30,6 +33,21 @@ def corpus_from(config: DictConfig) -> Corpus:
     """Fetch or find, and prepare, the corpus of ``data=…``."""
     corpus: Corpus = instantiate(config.data.corpus, _convert_="all").prepare()
     return corpus
+
+
+def checkpoint_from(config: DictConfig) -> str:
+    """The network of ``ckpt=…``: by default the best of ``runs/NAME``; where there is none a shipped one, aloud."""
+    if config.ckpt is not None:
+        return str(config.ckpt)
+    best = Path(f"runs/{config.name}/checkpoints/best.ckpt")
+    if best.exists():
+        return str(best)
+    console.print(
+        f"runs/{config.name} has no trained network: taking {DEFAULT}, which comes with melprint",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return DEFAULT
 
 
 def device_from(name: str) -> str:

@@ -28,6 +28,7 @@ from melprint.index.base import Index
 from melprint.index.exact import ExactIndex
 from melprint.models.checkpoint import load, model_digest
 from melprint.models.fingerprinter import Fingerprinter
+from melprint.weights.shipped import NAMES, card_of
 
 MOST_PHASES = 16
 
@@ -110,17 +111,22 @@ def _stores(config: DictConfig) -> TestStores:
         folder = Path(config.store)
     stores = TestStores.open(folder, dummy, config.mode)
     for store in stores.present():
-        check_model(store, digest, Path(config.ckpt))
+        check_model(store, digest, str(config.ckpt))
     return stores
 
 
 def model_from(config: DictConfig, stores: TestStores) -> Fingerprinter | None:
-    """The network that made the stores: that of ``ckpt=…``, or of the run where it is at hand."""
-    path = Path(config.ckpt or f"runs/{config.name}/checkpoints/best.ckpt")
-    if stores.db.meta is None or not path.exists():
+    """The network that made the stores: that of ``ckpt=…``, a shipped one, or of the run where it is at hand."""
+    if stores.db.meta is None:
         return None
-    model = load(path, device_from(config.device))
-    return model if model_digest(model) == stores.db.meta.model else None
+    trained = Path(f"runs/{config.name}/checkpoints/best.ckpt")
+    of_run = [str(trained)] if trained.exists() else []
+    shipped = [name for name in NAMES if card_of(name)["digest"] == stores.db.meta.model]
+    for name in [str(config.ckpt)] if config.ckpt is not None else [*shipped, *of_run]:
+        model = load(name, device_from(config.device))
+        if model_digest(model) == stores.db.meta.model:
+            return model
+    return None
 
 
 def phases_from(

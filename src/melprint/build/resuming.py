@@ -25,7 +25,19 @@ OBJECTIVE = "val/top1_exact"
 FINISHED = "training.json"  # its presence says that the run was not cut short
 
 # What makes a run what it is: a checkpoint goes on only in a run that has the same.
-RECIPE = ("model", "loss", "augment", "optimizer", "scheduler", "data", "train", "lr_scaling", "seed", "trainer")
+RECIPE = (
+    "model",
+    "loss",
+    "augment",
+    "optimizer",
+    "scheduler",
+    "data",
+    "train",
+    "lr_scaling",
+    "seed",
+    "init",
+    "trainer",
+)
 FREE = ("train.num_workers", "train.chunk_size")  # change how a run is computed, not what
 TRAINER = ("devices", "num_nodes", "precision", "limit_train_batches", "accumulate_grad_batches", "gradient_clip_val")
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")  # may grow, and the schedule with them

@@ -18,7 +18,8 @@ from melprint.data.corpora.corpus import Corpus
 from melprint.data.datamodule import FingerprintData
 from melprint.errors import MelprintError
 from melprint.losses.chunks import refuse_batch_norm
-from melprint.models.fingerprinter import build_fingerprinter
+from melprint.models.checkpoint import load
+from melprint.models.fingerprinter import Fingerprinter, build_fingerprinter
 from melprint.progress import console
 from melprint.training.checkpoints import checkpoints
 from melprint.training.module import FingerprintModule
@@ -47,7 +48,7 @@ def module_from(config: DictConfig) -> FingerprintModule:
                 soft_wrap=True,
             )
     return FingerprintModule(
-        fingerprinter=build_fingerprinter(**plain(config.model)),
+        fingerprinter=_network(config),
         loss=instantiate(config.loss),
         mask=instantiate(config.augment.mask, _convert_="all"),
         optimizer=instantiate(config.optimizer, lr=rate_from(config)),
@@ -56,6 +57,21 @@ def module_from(config: DictConfig) -> FingerprintModule:
         chunk_size=chunk_size,
         seed=config.seed,
     )
+
+
+def _network(config: DictConfig) -> Fingerprinter:
+    fingerprinter = build_fingerprinter(**plain(config.model))
+    if config.init is not None:
+        begun = load(config.init)
+        try:
+            fingerprinter.load_state_dict(begun.state_dict())
+        except RuntimeError as error:
+            raise MelprintError(
+                f"init={config.init} is another network than this model=…; take the one that it was trained as"
+            ) from error
+        if (begun.segment, begun.front_end.mel) != (fingerprinter.segment, fingerprinter.front_end.mel):
+            raise MelprintError(f"init={config.init} was trained with another segment or mel than this model=…")
+    return fingerprinter
 
 
 def rate_from(config: DictConfig) -> float:
