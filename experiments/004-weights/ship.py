@@ -1,0 +1,173 @@
+"""Make shipped files of a trained network: ``python experiments/004-weights/ship.py NAME CHECKPOINT``.
+
+Writes float16 weights, the ONNX graph, and a card with the thresholds that are measured on the validation tracks to
+``src/melprint/weights``.  ``tables.py`` adds what ``measure.py`` measured of the shipped weights on the test tracks.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measure import RATE_HZ, SECONDS, corpus_of
+
+import melprint
+from melprint.data.corpora.corpus import Corpus
+from melprint.data.manifest import Track
+from melprint.data.queries import QueryRenderer, QuerySpec
+from melprint.fingerprints.embedding import embed_tracks
+from melprint.fingerprints.rows import Rows
+from melprint.matching.sequence import Borders
+from melprint.matching.thresholds import Thresholds
+from melprint.models.checkpoint import model_digest, save_weights
+from melprint.models.export import export_onnx
+from melprint.models.fingerprinter import Fingerprinter
+from melprint.recognition.identify import PHASES, search
+from melprint.weights.shipped import FOLDER
+
+QUERIES = 1_000  # unknown ones, degraded and clean each, of the validation tracks
+FALSE_ACCEPT_RATES = (0.01, 0.001)
+LIBRARIES = (10_000, 30_000, 100_000)  # rows
+THRESHOLD_ROWS = 60_000
+SUMMARIES = {
+    "compact": "small and fast, for large collections and modest machines",
+    "base": "finds more from short and noisy recordings, at a fifth of the speed",
+}
+
+
+def unknown_scores(model: Fingerprinter, corpus: Corpus, num_queries: int) -> dict[int, dict[int, list[np.ndarray]]]:
+    """Best scores of queries whose track is not in the library: rows of the library -> seconds -> degraded and clean.
+
+    Queries come from the validation tracks; the library holds music of the training tracks and no validation track but
+    the others of their kind that the size asks for.
+    """
+    library = [tracks_of_rows(corpus.music_of("train"), rows) for rows in LIBRARIES]
+    rows, first = embed_tracks(model, (track.samples(RATE_HZ) for track in library[-1]), 256)
+    scores: dict[int, dict[int, list[np.ndarray]]] = {count: {} for count in LIBRARIES}
+    for snr_db, room in (((0.0, 10.0), 0.8), ((60.0, 60.0), 0.0)):
+        spec = QuerySpec(num_queries, 10.0, snr_db, room, 1.0, 3)
+        waves = [wave for _, wave in QueryRenderer(spec, corpus.music_of("val"), corpus.surroundings("val"))]
+        for count, tracks in zip(LIBRARIES, library, strict=True):
+            end = first[len(tracks)]
+            references, borders = Rows([rows[:end]]), Borders(first[: len(tracks) + 1])
+            searched = search(model, references, waves, PHASES)
+            for seconds in SECONDS:
+                places = searched.best_places(references, borders, 1, seconds * RATE_HZ)
+                scores[count].setdefault(seconds, []).append(np.array([best[0].score for best in places]))
+    return scores
+
+
+def tracks_of_rows(tracks: list[Track], rows: int) -> list[Track]:
+    """The first tracks, in an order of their own, that have so many rows together."""
+    shuffled = [tracks[i] for i in np.random.default_rng(1).permutation(len(tracks))]
+    total = np.cumsum([max(1, track.num_samples // (RATE_HZ // 2) - 1) for track in shuffled])
+    return shuffled[: 1 + int(np.searchsorted(total, rows))]
+
+
+def thresholds_of(scores: dict[int, dict[int, list[np.ndarray]]], num_queries: int) -> dict[str, Any]:
+    """A line in the logarithm of the rows through the thresholds of each size; the stricter of degraded and clean."""
+    decades = np.log10(np.array(LIBRARIES) / THRESHOLD_ROWS)
+    rates = {}
+    for rate in FALSE_ACCEPT_RATES:
+        threshold, slope = [], []
+        for seconds in SECONDS:
+            at_size = [max(np.quantile(kind, 1 - rate) for kind in scores[count][seconds]) for count in LIBRARIES]
+            gradient, offset = np.polyfit(decades, at_size, 1)
+            threshold.append(round(float(offset), 4))
+            slope.append(round(max(0.0, float(gradient)), 4))
+        rates[f"{rate:g}"] = {"threshold": threshold, "slope": slope}
+    return {
+        "num_segments": [2 * seconds - 1 for seconds in SECONDS],
+        "rows": THRESHOLD_ROWS,
+        "num_queries": 2 * num_queries,
+        "false_accept_rates": rates,
+    }
+
+
+def open_set(work: Path, name: str, thresholds: dict[str, Any], rows: int) -> list[dict[str, Any]]:
+    """What the thresholds accept of the mixed test queries: right ones, and wrong ones without their track."""
+    lines = []
+    for rate in FALSE_ACCEPT_RATES:
+        limits = Thresholds.from_card(thresholds, rate)
+        for seconds in SECONDS:
+            found = np.load(work / f"{name}-{seconds}s.npz")
+            limit = limits.at(2 * seconds - 1, rows)
+            accepted = (found["score"] >= limit) & (found["track"] == found["true_track"])
+            lines.append(
+                {
+                    "rate": rate,
+                    "seconds": seconds,
+                    "threshold": round(limit, 4),
+                    "num_queries": len(accepted),
+                    "accepted_right": float(accepted.mean()),
+                    "false_accepts": float((found["other"] >= limit).mean()),
+                }
+            )
+    return lines
+
+
+def curve_of(checkpoint: Path) -> list[dict[str, float]]:
+    """Validation rates after each epoch, from the run's own log."""
+    logs = sorted((checkpoint.parents[1] / "csv").glob("version_*/metrics.csv"))
+    points: dict[int, dict[str, float]] = {}
+    for log in logs:
+        with log.open(newline="") as file:
+            for row in csv.DictReader(file):
+                rates = {key.removeprefix("val/top1_exact_"): value for key, value in row.items() if "exact_" in key}
+                if any(rates.values()):
+                    points[int(row["step"])] = {key: round(float(value), 4) for key, value in rates.items() if value}
+    return [{"step": step + 1, **rates} for step, rates in sorted(points.items())]
+
+
+def ship(name: str, checkpoint: Path, corpus: Corpus, num_queries: int) -> None:
+    """Weights, graph, and a card with thresholds."""
+    old = json.loads(card_path(name).read_text()) if card_path(name).exists() else {}
+    weights, graph = FOLDER / f"{name}.safetensors", FOLDER / f"{name}.onnx"
+    model = save_weights(checkpoint, weights)
+    difference = export_onnx(model, graph)
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    config = content["hyper_parameters"]["config"]
+    card = {
+        "name": name,
+        "summary": SUMMARIES[name],
+        "date": date.today().isoformat(),
+        "version": melprint.__version__,
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "digest": model_digest(model),
+        "sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (weights, graph)},
+        "bytes": {path.name: path.stat().st_size for path in (weights, graph)},
+        "onnx_difference": difference,
+        "config": {key: config[key] for key in ("model", "augment", "loss", "optimizer", "scheduler", "train", "seed")},
+        "training": {
+            "steps": int(content["global_step"]),
+            "curve": curve_of(checkpoint),
+            "core_hours": old.get("training", {}).get("core_hours"),
+        },
+        "thresholds": thresholds_of(unknown_scores(model, corpus, num_queries), num_queries),
+    }
+    card_path(name).write_text(json.dumps(card, indent=1) + "\n")
+
+
+def card_path(name: str) -> Path:
+    return FOLDER / f"{name}.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=list(SUMMARIES))
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--games", type=Path, default=Path("data/games"))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--queries", type=int, default=QUERIES, help="unknown ones of each kind")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    ship(arguments.name, arguments.checkpoint, corpus_of(arguments.games), arguments.queries)
+
+
+if __name__ == "__main__":
+    main()
