@@ -22,7 +22,7 @@ from melprint.fingerprints.rows import Rows
 from melprint.matching.sequence import Borders
 from melprint.recognition.identify import search
 
-QUERIES = 1_000
+QUERIES = 400
 DISTRACTOR_TRACKS = 120
 
 

@@ -26,8 +26,8 @@ from hydra import compose, initialize_config_dir
 import melprint
 from melprint.audio.files import to_int16
 from melprint.build.common import corpus_from
-from melprint.data.corpora.corpus import Corpus
-from melprint.data.manifest import Track
+from melprint.data.corpora.corpus import AMBIENCE, Corpus
+from melprint.data.manifest import Track, of_split
 from melprint.data.queries import QueryRenderer, QuerySpec
 from melprint.evaluation.classical import Audfprint, Chromaprint
 from melprint.evaluation.metrics import wilson_interval
@@ -35,8 +35,9 @@ from melprint.evaluation.scene import GridSpec, Scene, render
 from melprint.fingerprints.embedding import embed_tracks
 from melprint.fingerprints.rows import Rows
 from melprint.matching.sequence import Borders
+from melprint.models import model_digest
 from melprint.models.fingerprinter import Fingerprinter
-from melprint.recognition.identify import PHASES, search
+from melprint.recognition.identify import NUM_NEIGHBOURS, PHASES, Place, search
 from melprint.spec import SegmentSpec
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -44,7 +45,7 @@ RATE_HZ = 8_000
 SECONDS = (1, 2, 3, 5, 6, 10)
 ROWS = 60_000
 MIXED, MIXED_CLASSICAL = 2_000, 300  # queries; classical systems are asked the first ones only
-GRID_QUERIES, GRID_CLASSICAL = 200, 60
+GRID_QUERIES, GRID_CLASSICAL = 120, 40
 GRID_SECONDS = (1, 2, 5, 10)
 GRID: dict[str, Sequence[float]] = {
     "snr": [-10, -5, 0, 5, 10, 15, 20],
@@ -70,6 +71,7 @@ class Found:
 
 class System(Protocol):
     kind: str
+    digest: str  # of the network; measured again where it is another
 
     def enroll(self, tracks: Sequence[Track]) -> None: ...
 
@@ -82,7 +84,7 @@ class Neural:
     kind = "neural"
 
     def __init__(self, model: Fingerprinter, phases: int = PHASES) -> None:
-        self.model, self.phases = model, phases
+        self.model, self.phases, self.digest = model, phases, model_digest(model)
 
     def enroll(self, tracks: Sequence[Track]) -> None:
         rows, first = embed_tracks(self.model, (track.samples(RATE_HZ) for track in tracks), 256)
@@ -91,19 +93,24 @@ class Neural:
     def look_up(
         self, waves: Sequence[np.ndarray], true_track: np.ndarray, seconds: Sequence[int]
     ) -> Iterator[tuple[int, Found]]:
-        searched = search(self.model, self.rows, waves, self.phases)
+        searched = search(self.model, self.rows, waves, self.phases, 4 * NUM_NEIGHBOURS)
+        present = searched._replace(neighbours=searched.neighbours[:, :NUM_NEIGHBOURS])
+        absent = searched.without(true_track, self.borders)
         for length in seconds:
-            found = searched.best_places(self.rows, self.borders, 8, length * RATE_HZ)
-            other = [
-                next((place.score for place in places if place.track != track), places[-1].score)
-                for places, track in zip(found, true_track, strict=True)
-            ]
-            track, start_s, score = (np.array(column) for column in zip(*(places[0] for places in found), strict=True))
-            yield length, Found(track, start_s, score, np.array(other))
+            found = [best(places) for places in present.best_places(self.rows, self.borders, 1, length * RATE_HZ)]
+            others = [best(places) for places in absent.best_places(self.rows, self.borders, 1, length * RATE_HZ)]
+            track, start_s, score = (np.array(column) for column in zip(*found, strict=True))
+            yield length, Found(track, start_s, score, np.array([place.score for place in others]))
+
+
+def best(places: Sequence[Place]) -> Place:
+    return places[0] if places else Place(-1, np.nan, -np.inf)
 
 
 class Classical:
     kind = "classical"
+
+    digest = ""
 
     def __init__(self, system: Audfprint | Chromaprint) -> None:
         self.system = system
@@ -129,7 +136,9 @@ class Classical:
 
 def system_of(name: str) -> System:
     if name.startswith("audfprint2"):
-        return Classical(Audfprint(RATE_HZ, system_rate_hz=11_025 if name.endswith("11025") else RATE_HZ))
+        return Classical(
+            Audfprint(RATE_HZ, system_rate_hz=11_025 if name.endswith("11025") else RATE_HZ, max_time=1 << 16)
+        )
     if name == "chromaprint":
         return Classical(Chromaprint(RATE_HZ))
     return Neural(melprint.load(name))
@@ -142,9 +151,9 @@ def corpus_of(games: Path) -> Corpus:
 
 def references_of(corpus: Corpus, rows: int) -> list[Track]:
     """The test tracks, and distractors spread over the other packages until there are so many rows."""
-    segment, tracks = SegmentSpec(), list(corpus.music_of("test"))
+    segment, tracks = SegmentSpec(), [*corpus.music_of("test"), *of_split(corpus.music, AMBIENCE)]
     count = sum(segment.num_segments(track.num_samples) for track in tracks)
-    others = corpus.distractors()
+    others = of_split(corpus.music, "train", "val")
     for track in [others[i] for i in np.random.default_rng(0).permutation(len(others))]:
         if count >= rows:
             break
@@ -169,13 +178,14 @@ def mixed_queries(corpus: Corpus, count: int) -> tuple[list[np.ndarray], np.ndar
 
 def grid_cells(corpus: Corpus, count: int) -> Iterator[tuple[str, float, Any]]:
     """Each factor and level with its queries, rendered when they are asked for."""
-    scene = Scene(corpus, GridSpec(GRID, count, 10.0), corpus.root / "grid")
+    scene = Scene(corpus, GridSpec(GRID, GRID_QUERIES, 10.0), corpus.root / "grid")
     number = {track.track_id: position for position, track in enumerate(corpus.music_of("test"))}
     track = np.array([number[its.track_id] for its in scene.tracks])
 
     def queries(factor: str, level: float) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
         waves, start_s, _ = render(scene, factor, level)
-        return [to_int16(wave) for wave in waves], track, start_s
+        asked = np.linspace(0, GRID_QUERIES - 1, count).round().astype(int)  # spread over all tracks
+        return [to_int16(waves[i]) for i in asked], track[asked], start_s[asked]
 
     for factor, levels in GRID.items():
         for level in levels:
@@ -204,7 +214,7 @@ def measure(name: str, system: System, corpus: Corpus, work: Path, only: str, sc
     """All cells of a system that WORK does not have."""
     log = work / f"{Path(name).stem}.jsonl"
     noted = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    there = {(row["factor"], row["level"]) for row in noted}
+    there = {(row["factor"], row["level"]) for row in noted if row["digest"] == system.digest}
     count = round((MIXED if system.kind == "neural" else MIXED_CLASSICAL) * scale)
     cells: list[tuple[str, float, Any]] = []
     if only in ("all", "mixed"):
@@ -227,7 +237,7 @@ def measure(name: str, system: System, corpus: Corpus, work: Path, only: str, sc
         began = time.perf_counter()
         for seconds, found in system.look_up(waves, track, asked):
             row = {"factor": factor, "level": level, "seconds": seconds, **figures(found, track, start_s)}
-            rows.append(row)
+            rows.append(row | {"digest": system.digest})
             if factor == "mixed":
                 np.savez(
                     work / f"{Path(name).stem}-{seconds}s.npz",

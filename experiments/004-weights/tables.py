@@ -5,6 +5,7 @@ replaces what stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``; the cards
 whole.
 """
 
+import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -23,9 +24,8 @@ GRID_SECONDS = (1, 2, 5, 10)
 SYSTEMS = {
     "base": "**base**",
     "compact": "**compact**",
-    "audfprint2": "audfprint2, at 8 kHz",
-    "audfprint2-11025": "audfprint2, default rate",
-    "chromaprint": "Chromaprint, exhaustive",
+    "audfprint2": "audfprint2",
+    "chromaprint": "Chromaprint",
 }
 UNITS = {"snr": "dB", "rt60": "s", "mp3": "kbit/s", "opus": "kbit/s", "speed": "%", "lowpass": "Hz", "highpass": "Hz"}
 TITLES = {
@@ -44,7 +44,9 @@ Row = dict[str, Any]
 
 def lines_of(name: str) -> list[Row]:
     path = RESULTS / f"{name}.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    digest = json.loads(card_path(name).read_text())["digest"] if name in NAMES else ""
+    return [row for row in rows if row.get("digest", "") == digest]  # not those of an earlier network
 
 
 def with_interval(row: Row, kind: str) -> str:
@@ -142,11 +144,17 @@ def defaults_table() -> str:
 
 
 def scale_table() -> str:
-    body = [
-        [row["name"], row["index"], f"{row['rows']:,}", *(f"{100 * row[f'song {s}']:.1f}" for s in SECONDS)]
-        for row in lines_of("scale")
-    ]
-    return table(["", "index", "rows", *(f"{s} s" for s in SECONDS)], body)
+    body = []
+    for path in sorted(RESULTS.glob("scale-*.csv")):
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        for index in dict.fromkeys(row["index"] for row in rows):
+            mine = {float(row["seconds"]): row for row in rows if row["index"] == index}
+            song = (f"{100 * float(mine[s]['top1_song']):.1f}" for s in SECONDS)
+            name = path.stem.split("-")[1]
+            body.append([name, index, f"{int(mine[1]['num_vectors']):,}", *song, mine[1]["num_queries"]])
+    body.sort(key=lambda cells: (cells[0], int(cells[2].replace(",", "")), cells[1]))
+    return table(["", "index", "rows", *(f"{s} s" for s in SECONDS), "queries"], body)
 
 
 def int8_table() -> str:
@@ -243,6 +251,29 @@ def weak_points(name: str) -> str:
     )
 
 
+def draw(path: Path) -> None:
+    """Right track against signal-to-noise ratio, for queries of 1 and of 5 s."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    for axes, seconds in zip(figure.subplots(1, 2, sharey=True), (1, 5), strict=True):
+        for system, name in SYSTEMS.items():
+            rows = [row for row in lines_of(system) if row["factor"] == "snr" and row["seconds"] == seconds]
+            if not rows:
+                continue
+            level = [row["level"] for row in rows]
+            axes.plot(level, [100 * row["song"] for row in rows], marker="o", label=name.strip("*"))
+            low, high = ([100 * row[f"song_{bound}"] for row in rows] for bound in ("low", "high"))
+            axes.fill_between(level, low, high, alpha=0.12)
+        axes.set_title(f"queries of {seconds} s")
+        axes.set_xlabel("music to noise, dB")
+        axes.grid(alpha=0.3)
+        axes.set_ylim(0, 101)
+    figure.axes[0].set_ylabel("right track, %")
+    figure.axes[0].legend()
+    figure.savefig(path, dpi=110)
+
+
 def replace(path: Path, parts: dict[str, Callable[[], str]]) -> None:
     text = path.read_text(encoding="utf-8")
     for name, make in parts.items():
@@ -261,7 +292,8 @@ def main() -> None:
             card["mixed"] = mixed
             card["open_set"] = open_set(RESULTS, name, card["thresholds"], ROWS)
         card_path(name).write_text(json.dumps(card, indent=1) + "\n")
-        (FOLDER / f"{name}.md").write_text(card_text(name), encoding="utf-8")
+        if "mixed" in card:
+            (FOLDER / f"{name}.md").write_text(card_text(name), encoding="utf-8")
     parts: dict[str, Callable[[], str]] = {
         "weights": lambda: mixed_table("song", ["base", "compact", "audfprint2", "chromaprint"]),
         "mixed song": lambda: mixed_table("song"),
@@ -275,6 +307,7 @@ def main() -> None:
         "int8": int8_table,
         **{f"grid {factor}": lambda factor=factor: grid_table(factor) for factor in TITLES},
     }
+    draw(ROOT / "docs/snr.png")
     for path in (ROOT / "README.md", ROOT / "docs/results.md", HERE / "README.md"):
         if path.exists():
             replace(path, parts)

@@ -1,5 +1,6 @@
 """The ``melprint`` command."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -138,6 +139,7 @@ def fingerprint(
     library: Annotated[Path, typer.Argument(metavar="LIBRARY", help="Folder that receives the fingerprints.")],
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = DEFAULT,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Drop a library of other music or network.")] = False,
 ) -> None:
     """Fingerprint a music collection into a library that identify looks in.
 
@@ -145,11 +147,11 @@ def fingerprint(
     """
     from melprint.recognition.library import make_library
 
-    done = make_library(music, library, model, device=device)
+    done = make_library(music, library, model, device=device, overwrite=overwrite)
     was_there = ", was there already" if done.was_there else ""
     typer.echo(f"{library}: {done.num_tracks} tracks, {done.num_rows} fingerprints of {model}{was_there}")
     if done.num_rejected:
-        typer.echo(f"{done.num_rejected} files left out, see {library}", err=True)
+        typer.echo(f"{done.num_rejected} files left out, see {library / 'library_rejected.csv'}", err=True)
 
 
 @app.command()
@@ -190,7 +192,9 @@ def identify(
 
         from melprint.recognition.answers import answers_table
 
-        Console().print(answers_table(readable))
+        # Names of files may look like markup; a pipe has no width of its own.
+        width = None if sys.stdout.isatty() else 200
+        Console(markup=False, emoji=False, highlight=False, width=width).print(answers_table(readable))
     for error in unreadable:
         console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
     if unreadable:

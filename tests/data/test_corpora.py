@@ -113,8 +113,11 @@ def test_real_music_noise_and_rooms_come_from_packages(tmp_path: Path) -> None:
             effects={"train": ["bucklespring-data"], "test": ["micropolis-data"]},
         ),
         rooms=Rooms({"train": 2, "val": 1, "test": 1}, {"jconvolver-config-files": {"**/street2-*.wav": "train"}}),
+        not_music=["asc-music/*/frontiers.mp3"],
     ).prepare()
-    assert {track.split for track in corpus.music} == {"train", "test"}
+    assert {track.split for track in corpus.music} == {"train", "test", "ambience"}
+    assert not any("frontiers" in track.track_id for track in corpus.music_of("test"))
+    assert [track.track_id for track in corpus.distractors() if "frontiers" in track.track_id]
     assert len(corpus.music) >= 8
     assert all(track.num_samples >= 30 * RATE for track in corpus.music)
     assert "Copyright" in (corpus.root / corpus.music[0].licence).read_text()

@@ -94,6 +94,10 @@ def test_factors_do_what_their_names_say(grid: Grid) -> None:
     track = scene.tracks[0].samples(RATE)[round(places[0] * RATE) :][: scene.num_samples]
     np.testing.assert_allclose(shifted[0] * 32_768, track, atol=0.5)
     assert (start_s * RATE == scene.start).all()
+    power = np.square(np.abs(np.fft.rfft(render(scene, "rerecorded", 60)[0]))).mean(axis=0)
+    hz = np.fft.rfftfreq(scene.num_samples, 1 / RATE)
+    assert power[hz < 150].sum() < 0.02 * power.sum()  # neither the loudspeaker nor the microphone lets it through
+    assert power[hz > 3_800].sum() < 0.02 * power.sum()
     for factor in set(UNITS) - {"rt60"}:
         level = (
             1_000 if factor.endswith("pass") else 16 if UNITS[factor] == "kbit/s" else 5 if factor != "phase" else 0.1

@@ -46,6 +46,11 @@ def find_recordings(folder: Path) -> list[Path]:
     return sorted(found.values())
 
 
+def shown(path: Path) -> str:
+    """A path as it can be printed and written to tables, whatever bytes its name has."""
+    return str(path).encode("utf-8", "replace").decode()
+
+
 def is_prepared(path: Path, sample_rate_hz: int) -> bool:
     """Whether the file already is a mono 16-bit wav at this rate."""
     if path.suffix.lower() != ".wav":
@@ -63,6 +68,8 @@ def read_mono(path: Path, sample_rate_hz: int) -> NDArray[np.float32]:
     Raises:
         MelprintError: unreadable, truncated, or holding NaN or infinite samples.
     """
+    if path.exists() and not path.is_file():
+        raise MelprintError(f"{path}: not a regular file; save it first")
     try:
         with soundfile.SoundFile(path) as file:
             _refuse_truncated_wav(path)
@@ -79,8 +86,10 @@ def read_mono(path: Path, sample_rate_hz: int) -> NDArray[np.float32]:
                 raise MelprintError(f"{path}: truncated, {read} of {file.frames} frames are there")
             if resampler:
                 blocks.append(resampler.resample_chunk(blocks[0], last=True))
-    except (soundfile.SoundFileError, OSError, RuntimeError) as error:
-        raise MelprintError(f"{path}: unreadable ({str(error).splitlines()[0]})") from error
+    except UnicodeEncodeError as error:
+        raise MelprintError(f"{shown(path)}: its name is not UTF-8; rename it") from error
+    except (soundfile.SoundFileError, OSError, RuntimeError, ValueError) as error:
+        raise MelprintError(f"{path}: unreadable ({(str(error) or type(error).__name__).splitlines()[0]})") from error
     return mix_down(np.concatenate(blocks))
 
 

@@ -40,8 +40,8 @@ def checkpoint_from(config: DictConfig) -> str:
     if config.ckpt is not None:
         return str(config.ckpt)
     best = Path(f"runs/{config.name}/checkpoints/best.ckpt")
-    if best.exists():
-        return str(best)
+    if best.parent.exists():
+        return str(best)  # a run that has none yet is not to be taken for another network's
     console.print(
         f"runs/{config.name} has no trained network: taking {DEFAULT}, which comes with melprint",
         highlight=False,

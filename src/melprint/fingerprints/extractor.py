@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from melprint.audio.files import find_recordings, is_prepared, map_pcm, read_mono, to_int16
+from melprint.audio.files import find_recordings, is_prepared, map_pcm, read_mono, shown, to_int16
 from melprint.audio.framing import segments_of
 from melprint.data.manifest import Track
 from melprint.errors import MelprintError
@@ -91,7 +91,7 @@ def sources_of_tracks(tracks: Sequence[Track], sample_rate_hz: int) -> list[Sour
 def sources_of_folder(folder: Path, sample_rate_hz: int) -> list[Source]:
     """All recordings below a folder, in any format, as they are."""
     return [
-        Source(path.relative_to(folder).as_posix(), path, partial(_read_any, path, sample_rate_hz))
+        Source(shown(path.relative_to(folder)), path, partial(_read_any, path, sample_rate_hz))
         for path in find_recordings(folder)
     ]
 
@@ -99,8 +99,10 @@ def sources_of_folder(folder: Path, sample_rate_hz: int) -> list[Source]:
 def _read_any(path: Path, sample_rate_hz: int) -> NDArray[np.int16]:
     try:
         prepared = is_prepared(path, sample_rate_hz)
+    except UnicodeEncodeError as error:
+        raise MelprintError(f"{shown(path)}: its name is not UTF-8; rename it") from error
     except Exception as error:
-        raise MelprintError(f"{path}: unreadable ({str(error).splitlines()[0]})") from error
+        raise MelprintError(f"{path}: unreadable ({(str(error) or type(error).__name__).splitlines()[0]})") from error
     samples = map_pcm(path, sample_rate_hz) if prepared else to_int16(read_mono(path, sample_rate_hz))
     if not len(samples):
         raise MelprintError(f"{path}: holds no audio")
@@ -207,7 +209,7 @@ def _fill(
         if isinstance(samples, MelprintError):
             if not skip_unreadable:
                 raise samples
-            writer.reject(str(source.path), str(samples))
+            writer.reject(shown(source.path), str(samples))
         else:
             segments = segments_of(samples, fingerprinter.segment)
             duration_s = len(samples) / fingerprinter.segment.sample_rate_hz

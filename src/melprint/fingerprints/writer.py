@@ -52,7 +52,7 @@ class StoreWriter:
             self._recall(journal)
         self._rows_written = self._rows_expected = sum(track.num_rows for track in self.tracks)
         size = self._rows_written * self.dim * self.dtype.itemsize
-        if not self.num_done or rows.stat().st_size < size:
+        if not self.num_done or not rows.exists() or rows.stat().st_size < size:
             self.tracks, self.rejected, self._rows_written, self._rows_expected, size = [], [], 0, 0, 0
             shutil.rmtree(self.partial, ignore_errors=True)
             self.partial.mkdir(parents=True)
@@ -112,8 +112,9 @@ class StoreWriter:
             commit=source_commit(),
         )
         install(self.folder, self.name, rows, self.tracks, meta)
+        table = self.folder / f"{self.name}_rejected.csv"
+        table.unlink(missing_ok=True)
         if self.rejected:
-            table = self.folder / f"{self.name}_rejected.csv"
             write_rows(table, ["path", "reason"], [(entry.path, entry.reason) for entry in self.rejected])
         shutil.rmtree(self.partial)
         return open_store(self.folder, self.name)

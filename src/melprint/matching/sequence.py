@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from melprint.fingerprints.rows import Rows
 
-CANDIDATES_AT_ONCE = 1 << 13  # about 80 MB of gathered rows for 19 segments of 128 elements
+ROWS_AT_ONCE = 19 << 13  # along all candidates: about 80 MB of gathered rows of 128 elements
 QUERIES_AT_ONCE = 256
 
 
@@ -158,8 +158,9 @@ def _products(
     there = (rows_CJ >= low[:, None]) & (rows_CJ < high[:, None]) & asked.there[candidates.query]
     products = np.zeros(rows_CJ.shape, np.float32)
     query_IJD = queries.take(asked.rows)
-    for start in range(0, len(rows_CJ), CANDIDATES_AT_ONCE):
-        block = slice(start, start + CANDIDATES_AT_ONCE)
+    at_once = max(1, ROWS_AT_ONCE // rows_CJ.shape[1])
+    for start in range(0, len(rows_CJ), at_once):
+        block = slice(start, start + at_once)
         vectors_CJD = references.take(np.where(there[block], rows_CJ[block], low[block, None]))
         np.einsum("cjd,cjd->cj", vectors_CJD, query_IJD[candidates.query[block]], out=products[block])
     products[~there] = 0

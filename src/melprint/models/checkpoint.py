@@ -34,7 +34,10 @@ def load(model: str | Path, device: str | torch.device = "cpu") -> Fingerprinter
         fingerprinter.load_state_dict(weights)
     except RuntimeError as error:
         raise MelprintError(f"{model}: the weights do not fit the model that it names ({error})") from error
-    return fingerprinter.eval().to(device)
+    try:
+        return fingerprinter.eval().to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise MelprintError(f"this machine has no device {device} that torch can use; take device=cpu") from error
 
 
 def _read(model: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -60,7 +63,9 @@ def _from_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise MelprintError(
             f"there is no checkpoint {path}; train one with python train.py, or name one of {', '.join(NAMES)}"
         ) from error
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:  # torch would recommend to open it unsafely
+        raise MelprintError(f"{path} is not a melprint checkpoint") from error
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, EOFError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MelprintError(f"{path} is not a melprint checkpoint ({reason})") from error
     return config, weights

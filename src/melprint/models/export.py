@@ -44,16 +44,19 @@ def export_onnx(fingerprinter: Fingerprinter, path: Path) -> float:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            graph,
-            (waves,),
-            dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            opset_version=OPSET,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                graph,
+                (waves,),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                opset_version=OPSET,
+                verbose=False,
+            )
+        except Exception as error:
+            raise MelprintError(f"this network cannot be written as ONNX ({type(error).__name__}: {error})") from error
     assert program is not None
     model = program.model_proto
     _store_halves(model)

@@ -19,8 +19,8 @@ from melprint.errors import MelprintError
 FORMAT = "melprint-weights-1"
 
 
-def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
-    """The config of the network, and its weights as float32.
+def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The config of the network, and its weights as float32 (counters as they are).
 
     Raises:
         MelprintError: missing, damaged, or not weights of melprint.
@@ -32,22 +32,30 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.float
             said = file.metadata() or {}
             if said.get("format") != FORMAT:
                 raise MelprintError(f"{path} holds no weights of melprint (format {said.get('format')!r})")
-            return json.loads(said["model"]), {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
+            return json.loads(said["model"]), {name: _widened(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise MelprintError(f"{path} is damaged ({error}); copy or install it again") from error
 
 
-def write_weights(path: Path, model: Mapping[str, Any], weights: Mapping[str, NDArray[np.floating]]) -> None:
+def _widened(value: NDArray[Any]) -> NDArray[Any]:
+    return value.astype(np.float32) if value.dtype == np.float16 else value
+
+
+def write_weights(path: Path, model: Mapping[str, Any], weights: Mapping[str, NDArray[Any]]) -> None:
     """Write weights as float16.
 
     Raises:
         MelprintError: a weight that float16 cannot hold.
     """
     with np.errstate(over="ignore"):  # said below, with the name
-        halves = {name: np.ascontiguousarray(value, np.float16) for name, value in weights.items()}
+        halves = {
+            name: np.ascontiguousarray(value, np.float16 if np.issubdtype(value.dtype, np.floating) else value.dtype)
+            for name, value in weights.items()
+        }
     for name, value in halves.items():
         if not np.isfinite(value).all():
             raise MelprintError(f"{name} does not fit float16; its greatest value is {np.abs(weights[name]).max()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_bytes(save(halves, {"format": FORMAT, "model": json.dumps(model)}))

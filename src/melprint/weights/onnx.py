@@ -43,7 +43,7 @@ class OnnxFingerprinter:
         options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
-        provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(str(device))
+        provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(str(device).partition(":")[0])
         if provider not in onnxruntime.get_available_providers():
             raise MelprintError(f"this onnxruntime cannot run on {device}; take device='cpu'")
         try:

@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +20,7 @@ from melprint.progress import console, progress_bar
 
 SETTINGS = ".settings.sha256"
 MIN_NOISE_S = 0.25
+AMBIENCE = "ambience"  # the split of what is no music
 PACKAGES = "packages"  # unpacked here until all is prepared
 
 
@@ -62,7 +63,7 @@ class Corpus:
 
     def distractors(self) -> list[Track]:
         """Tracks that are in the store but never asked for."""
-        return of_split(self.music, "dummy") or of_split(self.music, "train", "val")
+        return of_split(self.music, "dummy") or of_split(self.music, "train", "val", AMBIENCE)
 
 
 class NoiseSource(Protocol):
@@ -106,7 +107,7 @@ class PackageCorpus:
         noise: where noise comes from.
         rooms: where rooms come from.
         min_duration_s: shorter recordings are effects and not music.
-        not_music: track ids with wildcards: recordings of rain or wind that are prepared with the others and left out.
+        not_music: track ids with wildcards: recordings of rain or wind, which are distractors and nothing else.
         sample_rate_hz: of the prepared audio.
     """
 
@@ -124,7 +125,12 @@ class PackageCorpus:
         with alone(root):
             settings = repr((self.packages, self.min_duration_s, self.sample_rate_hz))
             prepared = _once(root / "music", settings, self._prepare_music)
-            music = [track for track in prepared if not any(fnmatch(track.track_id, name) for name in self.not_music)]
+            music = [
+                replace(track, split=AMBIENCE)
+                if any(fnmatch(track.track_id, name) for name in self.not_music)
+                else track
+                for track in prepared
+            ]
             return _with_noise_and_rooms(root, music, self.noise, self.rooms, self.sample_rate_hz)
 
     def _prepare_music(self, out: Path) -> Preparation:
