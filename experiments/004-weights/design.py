@@ -32,7 +32,7 @@ def widths(*channels: int, features: int = 512) -> list[str]:
 
 
 VARIANTS: dict[str, list[str]] = {
-    "compact 32": widths(32, 64, 128, 192),
+    "compact 32": ["model=small"],
     "compact 48": widths(48, 96, 192, 256),
     "compact 48, batch 256": [*widths(48, 96, 192, 256), "train.batch_size=256", "optimizer.lr=3e-3"],
     "compact 64": widths(64, 128, 256, 384, features=1024),
@@ -97,6 +97,8 @@ class StepClock(pl.Callback):
 
 def config_of(games: Path, overrides: list[str], seed: int) -> DictConfig:
     fixed = ["data=games", f"data.corpus.root={games}"]
+    if not any(override.startswith(("experiment=", "model=")) for override in overrides):
+        fixed += ["model=compact"]
     if not any(override.startswith("experiment=") for override in overrides):
         fixed += ["experiment=robust", "scheduler.warmup_share=0.05"]
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -21,15 +21,15 @@ def composed(entry: str, *overrides: str) -> Any:
 
 
 def test_a_training_begins_with_the_weights_that_it_is_given() -> None:
-    begun = module_from(composed("train", "init=compact")).fingerprinter.state_dict()
+    begun = module_from(composed("train", "model=compact", "init=compact")).fingerprinter.state_dict()
     for name, value in melprint.load("compact").state_dict().items():
         torch.testing.assert_close(begun[name], value, atol=0, rtol=0)
     torch.manual_seed(0)
-    fresh = module_from(composed("train")).fingerprinter.state_dict()
+    fresh = module_from(composed("train", "model=compact")).fingerprinter.state_dict()
     assert not torch.equal(fresh["encoder.head.weight"], begun["encoder.head.weight"])
 
 
-@pytest.mark.parametrize("overrides", [["model=base"], ["model.mel.f_min_hz=100"]])
+@pytest.mark.parametrize("overrides", [["model=base"], ["model=small"], ["model=compact", "model.mel.f_min_hz=100"]])
 def test_weights_of_another_network_are_refused(overrides: list[str]) -> None:
     with pytest.raises(MelprintError, match="init=compact"):
         module_from(composed("train", "init=compact", *overrides))
