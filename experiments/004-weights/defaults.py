@@ -22,8 +22,8 @@ from melprint.fingerprints.rows import Rows
 from melprint.matching.sequence import Borders
 from melprint.recognition.identify import search
 
-QUERIES = 400
-DISTRACTOR_TRACKS = 120
+QUERIES = 200
+DISTRACTOR_TRACKS = 40
 
 
 def main() -> None:

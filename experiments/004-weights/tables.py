@@ -69,6 +69,15 @@ def mixed_table(kind: str, systems: Iterable[str] = SYSTEMS) -> str:
     return table([f"{KINDS[kind]}, %", *(f"{s} s" for s in SECONDS), "queries"], body)
 
 
+DIMS = {"compact": 128, "base": 256}
+COMMANDS = {
+    "compact": """`python train.py experiment=compact` (goes on with `ckpt_path=last`), then
+`python experiments/004-weights/ship.py compact runs/compact/checkpoints/last.ckpt`.""",
+    "base": """The `compact` network and a wider one side by side: `python train.py experiment=compact`,
+`python train.py experiment=wide` (both go on with `ckpt_path=last`), then
+`python experiments/004-weights/ship.py base runs/compact/checkpoints/last.ckpt runs/wide/checkpoints/last.ckpt`. What
+follows is of the wider one; the other's is in the card of `compact`.""",
+}
 KINDS = {"song": "right track", "near": "within 0.5 s", "exact": "within 0.25 s"}
 
 
@@ -172,6 +181,13 @@ def int8_table() -> str:
     return table(["", "file", "speed, PyTorch = 1", *(f"{s} s" for s in SECONDS)], body)
 
 
+def speed_table() -> str:
+    rows = lines_of("speed")
+    return table(
+        ["fingerprinting", "times real time"], [[row["task"], f"{row['times_real_time']:,.0f}"] for row in rows]
+    )
+
+
 def card_text(name: str) -> str:
     card = json.loads(card_path(name).read_text())
     config, training = card["config"], card["training"]
@@ -185,7 +201,7 @@ def card_text(name: str) -> str:
     weak = weak_points(name)
     return f"""# {name}
 
-{card["summary"]}: {card["parameters"]:,} parameters, 1 s of 8 kHz audio to 128 numbers, every half second.
+{card["summary"]}: {card["parameters"]:,} parameters, 1 s of 8 kHz audio to {DIMS[name]} numbers, every half second.
 `melprint.load("{name}")`. Version {card["version"]}, {card["date"]}, digest `{card["digest"][:16]}…`.
 
 ## Data
@@ -197,11 +213,10 @@ noise, room or package serves two splits.
 
 ## Recipe
 
-`python train.py experiment={name}` (goes on with `ckpt_path=last`), then
-`python experiments/004-weights/ship.py {name} runs/{name}/checkpoints/last.ckpt`. NT-Xent at a temperature of
+{COMMANDS[name]} NT-Xent at a temperature of
 {config["loss"]["temperature"]}, {config["train"]["batch_size"]} originals with one degraded version each, AdamW at
 {config["optimizer"]["lr"]:g} with a cosine, {training["steps"]:,} steps, seed {config["seed"]}; about
-{training["core_hours"] or "…"} hours on one core of an AMD EPYC with AVX2. Weights are rounded to float16.
+{training["core_hours"] or "…"} hours of one core of an AMD EPYC with AVX2 in all. Weights are rounded to float16.
 
 Validation, exact place, after each epoch:
 
@@ -305,6 +320,7 @@ def main() -> None:
         "defaults": defaults_table,
         "scale": scale_table,
         "int8": int8_table,
+        "speed": speed_table,
         **{f"grid {factor}": lambda factor=factor: grid_table(factor) for factor in TITLES},
     }
     draw(ROOT / "docs/snr.png")

@@ -36,8 +36,8 @@ def test_weights_of_another_network_are_refused(overrides: list[str]) -> None:
 
 
 def test_the_shipped_recipes_are_those_of_the_shipped_networks() -> None:
-    for name in ("compact", "base"):
-        config = composed("train", f"experiment={name}")
+    for name, choice in (("compact", "experiment=compact"), ("base", "model=base")):
+        config = composed("train", choice)
         network, shipped = module_from(config).fingerprinter, melprint.load(name)
         assert {key: value.shape for key, value in network.state_dict().items()} == {
             key: value.shape for key, value in shipped.state_dict().items()

@@ -47,9 +47,18 @@ def build_fingerprinter(
     """
     segment_spec, mel_spec = _call(SegmentSpec, segment), _call(MelSpec, mel)
     front_end = LogMel(mel_spec, segment_spec)
-    network = _call(_model_class(encoder), encoder, input_shape=front_end.shape)
-    head = _call(_model_class(projection), projection, num_features=network.num_features)
+    network = make_part(encoder, input_shape=front_end.shape)
+    head = make_part(projection, num_features=network.num_features)
     return Fingerprinter(segment_spec, front_end, network, head)
+
+
+def make_part(config: Mapping[str, Any], **given: Any) -> Any:
+    """A part of a network from a plain mapping, as :func:`build_fingerprinter` describes it.
+
+    Raises:
+        MelprintError: an unknown class or parameter.
+    """
+    return _call(_model_class(config), config, **given)
 
 
 def _model_class(config: Mapping[str, Any]) -> Any:

@@ -48,3 +48,19 @@ class DivideAndEncode(nn.Module):
             unit = functional.layer_norm(hidden, hidden.shape[-1:], eps=KERAS_EPSILON)
             hidden = torch.addcmul(self.norm_bias, unit, self.norm_weight)
         return torch.baddbmm(self.bias_out, hidden, self.weight_out).squeeze(-1).T
+
+
+class Unchanged(nn.Module):
+    """The features as they are.
+
+    Args:
+        num_features: H.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.dim = num_features
+
+    def forward(self, features_BH: Tensor) -> Tensor:
+        """The same ``(B, H)``."""
+        return features_BH
