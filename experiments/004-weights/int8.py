@@ -20,7 +20,7 @@ from melprint.weights.onnx import OnnxFingerprinter
 from melprint.weights.shipped import shipped_file
 
 BATCH, ROUNDS = 64, 7
-ROWS = 60_000
+ROWS = 1  # the test tracks alone: exported networks are slow to enroll with
 
 
 class AsModule(nn.Module):

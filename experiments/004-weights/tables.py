@@ -192,7 +192,7 @@ def card_text(name: str) -> str:
     card = json.loads(card_path(name).read_text())
     config, training = card["config"], card["training"]
     curve = training["curve"]
-    lengths = [key for key in curve[0] if key != "step"] if curve else []
+    lengths = sorted((key for key in curve[0] if key != "step"), key=lambda key: float(key[:-1])) if curve else []
     rows = {row["seconds"]: row for row in card.get("mixed", [])}
     rates = table(
         ["", *(f"{s} s" for s in SECONDS)],
@@ -244,7 +244,8 @@ CC-BY, public domain and others, by package; the terms lie beside the prepared c
 
 
 def weak_points(name: str) -> str:
-    cells = {(row["factor"], row["level"], row["seconds"]): row for row in lines_of(name)}
+    measured = name if any(row["factor"] == "snr" for row in lines_of(name)) else "compact"
+    cells = {(row["factor"], row["level"], row["seconds"]): row for row in lines_of(measured)}
 
     def rate(factor: str, level: float, seconds: int) -> str:
         row = cells.get((factor, level, seconds))
@@ -252,8 +253,10 @@ def weak_points(name: str) -> str:
 
     mixed = {row["seconds"]: row for row in lines_of(name) if row["factor"] == "mixed"}
     elsewhere = 100 * (mixed[1]["song"] - mixed[1]["near"])
+    first = [] if measured == name else [f"- The next two figures are those of `{measured}`, a part of it."]
     return "\n".join(
         [
+            *first,
             f"- Music at another speed: {rate('speed', 10, 5)} of 5 s queries are found at +10 %, {rate('speed', 5, 5)}"
             f" at +5 %, {rate('speed', 2, 5)} at +2 %.",
             f"- Loud noise: {rate('snr', -10, 5)} at -10 dB, {rate('snr', -5, 5)} at -5 dB (5 s, noise alone).",
