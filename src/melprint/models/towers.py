@@ -28,7 +28,8 @@ class Towers(nn.Module):
             encoder = make_part(tower["encoder"], input_shape=input_shape)
             self.encoders.append(encoder)
             self.projections.append(make_part(tower["projection"], num_features=encoder.num_features))
-        self.num_features = sum(int(projection.dim) for projection in self.projections)  # type: ignore[arg-type]
+        dims: list[Any] = [projection.dim for projection in self.projections]
+        self.num_features = int(sum(dims))
 
     def forward(self, log_mel_BFN: Tensor) -> Tensor:
         """Features ``(B, H)``; those of each tower have unit norm."""
