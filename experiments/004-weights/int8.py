@@ -9,6 +9,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ class AsModule(nn.Module):
     def __init__(self, exported: OnnxFingerprinter) -> None:
         super().__init__()
         self.exported, self.segment, self.dim = exported, exported.segment, exported.dim
+        self.front_end = SimpleNamespace(mel=exported.mel)
         self.on_cpu = nn.Parameter(torch.zeros(()))
 
     def forward(self, wave_BT: Tensor) -> Tensor:
