@@ -5,6 +5,7 @@ import logging
 import warnings
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -128,7 +129,7 @@ def _test_waves(num_samples: int) -> Tensor:
     return torch.randn(4, num_samples, generator=generator).clamp(-3, 3) / 3 * levels
 
 
-def _store_halves(model: "onnx.ModelProto") -> None:  # type: ignore[name-defined]  # noqa: F821
+def _store_halves(model: Any) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
     casts = []
