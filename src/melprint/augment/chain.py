@@ -3,6 +3,7 @@
 Axes: B items · W samples of a window · T samples of a segment · R replicas · K draws.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -24,12 +25,14 @@ class WindowSpec:
         anchor_shift_s: largest offset of the clean view from the segment's place.
         replica_shift_s: largest offset of a degraded view from the clean one.
         context_s: music before a view that reverberates into it.
+        reach: the window as a multiple of what the views need, for a change of speed before they are cut.
     """
 
     segment: SegmentSpec
     anchor_shift_s: float = 0.2
     replica_shift_s: float = 0.2
     context_s: float = 0.5
+    reach: float = 1.0
 
     def __post_init__(self) -> None:
         if min(self.anchor_shift_s, self.replica_shift_s, self.context_s) < 0:
@@ -38,12 +41,14 @@ class WindowSpec:
     @property
     def context(self) -> int:
         """Samples of past context."""
-        return self.segment.to_samples(self.context_s)
+        return self._reached(self.segment.to_samples(self.context_s))
 
     @property
     def margin(self) -> int:
         """Samples by which a view may lie off the segment's place, either way."""
-        return self.segment.to_samples(self.anchor_shift_s) + self.segment.to_samples(self.replica_shift_s)
+        return self._reached(
+            self.segment.to_samples(self.anchor_shift_s) + self.segment.to_samples(self.replica_shift_s)
+        )
 
     @property
     def before(self) -> int:
@@ -53,7 +58,10 @@ class WindowSpec:
     @property
     def num_samples(self) -> int:
         """W."""
-        return self.before + self.segment.num_samples + self.margin
+        return self.before + self._reached(self.segment.num_samples) + self.margin
+
+    def _reached(self, samples: int) -> int:
+        return math.ceil(self.reach * samples)
 
 
 class SegmentBatch(NamedTuple):

@@ -14,6 +14,7 @@ from melprint.augment.banks import Surroundings
 from melprint.augment.chain import SegmentBatch, Views, WindowSpec
 from melprint.augment.cutting import cut_views
 from melprint.augment.masks import NUM_MASK_DRAWS
+from melprint.augment.varispeed import Varispeed
 from melprint.errors import MelprintError
 from melprint.spec import SegmentSpec
 
@@ -65,10 +66,11 @@ def device_chain(
     window: Mapping[str, float],
     transforms: Mapping[str, nn.Module | Callable[[Surroundings], nn.Module]],
     num_replicas: int = 1,
+    varispeed: Varispeed | None = None,
 ) -> "DeviceChain":
     """The batched chain of a config; transforms that need noise or rooms come as ``_partial_``."""
     made = [t if isinstance(t, nn.Module) else t(surroundings) for t in transforms.values()]
-    return DeviceChain(WindowSpec(segment, **window), made, num_replicas)
+    return DeviceChain(WindowSpec(segment, **window), made, num_replicas, varispeed)
 
 
 class DeviceChain(nn.Module):
@@ -78,25 +80,41 @@ class DeviceChain(nn.Module):
         window: what views are cut from.
         transforms: applied to every replica in this order.
         num_replicas: degraded views of each segment.
+        varispeed: changes the music of an item before its views are cut.
+
+    Attributes:
+        window: what has to be read for an item.
     """
 
     on_host = False
 
-    def __init__(self, window: WindowSpec, transforms: Sequence[nn.Module], num_replicas: int = 1) -> None:
+    def __init__(
+        self,
+        window: WindowSpec,
+        transforms: Sequence[nn.Module],
+        num_replicas: int = 1,
+        varispeed: Varispeed | None = None,
+    ) -> None:
         super().__init__()
-        self.window = window
+        self.views_window, self.varispeed = window, varispeed
+        self.window = varispeed.widened(window) if varispeed else window
         self.transforms = nn.ModuleList(transforms)
         self.num_replicas = num_replicas
         self.draws_of_replica = 1 + sum(map(_num_draws, transforms))
         self.num_draws = 1 + NUM_MASK_DRAWS * (1 + num_replicas) + num_replicas * self.draws_of_replica
+        if varispeed:
+            self.num_draws += varispeed.num_draws
 
     @torch.no_grad()
     def forward(self, batch: SegmentBatch) -> Views:
         """The views of each item."""
-        anchors, waves, mask_draws, replica_draws = cut_views(batch, self.window, self.num_replicas)
+        window = self.views_window
+        if self.varispeed:
+            batch = self.varispeed(batch, self.window)
+        anchors, waves, mask_draws, replica_draws = cut_views(batch, window, self.num_replicas)
         with torch.autocast(waves.device.type, enabled=False):  # audio is not the network's: responses need float32
-            waves = degrade(waves, self.transforms, replica_draws.flatten(0, 1)[:, 1:], self.window.context)
-        replicas = waves[:, self.window.context :].unflatten(0, (-1, self.num_replicas))
+            waves = degrade(waves, self.transforms, replica_draws.flatten(0, 1)[:, 1:], window.context)
+        replicas = waves[:, window.context :].unflatten(0, (-1, self.num_replicas))
         return Views(anchors, replicas, mask_draws, batch.keys)
 
 

@@ -112,7 +112,7 @@ class DisjointSampler(_Sampler):
         super().__init__(table, batch_size, seed, share or Share())
         segment = window.segment
         # One view may lie `margin` late, the next `margin` early, and both must stay apart.
-        self.stride = math.ceil((segment.num_samples + 2 * window.margin) / segment.hop_samples)
+        self.stride = math.ceil((window.num_samples - window.context) / segment.hop_samples)
         available = (len(table) + self.stride) // (self.stride + 1)
         what = f"segments (of which one in {self.stride} can be together)"
         check_batch_size(self.global_batch, available, what)
