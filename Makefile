@@ -40,7 +40,7 @@ install: .venv/installed
 
 # What only tests need: the demo goes without.
 .venv/tested: .venv/installed
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[$(FAISS),sweep,dev,milvus-lite,milvus-server]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[$(FAISS),sweep,dev,milvus-lite,milvus-server,mysql,postgresql,listen]'
 	touch $@
 
 clean:

@@ -20,7 +20,7 @@ from melprint.data.queries import QueryRenderer, QuerySpec
 from melprint.fingerprints.embedding import embed_tracks
 from melprint.fingerprints.rows import Rows
 from melprint.matching.sequence import Borders
-from melprint.recognition.identify import search
+from melprint.recognition.search import exactly, search
 
 QUERIES = 200
 DISTRACTOR_TRACKS = 40
@@ -50,7 +50,7 @@ def main() -> None:
         references, borders = Rows([rows]), Borders(first)
         for phases in (1, 2, 4) if hop_s == 0.5 else (1, 2):
             began = time.perf_counter()
-            searched = search(model, references, waves, phases)
+            searched = search(model, exactly(references), waves, phases)
             for seconds in SECONDS:
                 places = searched.best_places(references, borders, 1, seconds * RATE_HZ)
                 found = Found(*(np.array(column) for column in zip(*(best[0] for best in places), strict=True)))

@@ -37,7 +37,7 @@ from melprint.fingerprints.rows import Rows
 from melprint.matching.sequence import Borders
 from melprint.models import model_digest
 from melprint.models.fingerprinter import Fingerprinter
-from melprint.recognition.identify import NUM_NEIGHBOURS, PHASES, Place, search
+from melprint.recognition.search import NUM_NEIGHBOURS, PHASES, Place, exactly, search
 from melprint.spec import SegmentSpec
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -93,7 +93,7 @@ class Neural:
     def look_up(
         self, waves: Sequence[np.ndarray], true_track: np.ndarray, seconds: Sequence[int]
     ) -> Iterator[tuple[int, Found]]:
-        searched = search(self.model, self.rows, waves, self.phases, 4 * NUM_NEIGHBOURS)
+        searched = search(self.model, exactly(self.rows), waves, self.phases, 4 * NUM_NEIGHBOURS)
         present = searched._replace(neighbours=searched.neighbours[:, :NUM_NEIGHBOURS])
         absent = searched.without(true_track, self.borders)
         for length in seconds:

@@ -27,7 +27,7 @@ from melprint.matching.thresholds import Thresholds
 from melprint.models.checkpoint import model_digest, save_weights
 from melprint.models.export import export_onnx
 from melprint.models.fingerprinter import Fingerprinter
-from melprint.recognition.identify import PHASES, search
+from melprint.recognition.search import PHASES, exactly, search
 from melprint.weights.files import write_weights
 from melprint.weights.shipped import FOLDER
 
@@ -55,7 +55,7 @@ def unknown_scores(model: Fingerprinter, corpus: Corpus, num_queries: int) -> di
         waves = [wave for _, wave in QueryRenderer(spec, corpus.music_of("val"), corpus.surroundings("val"))]
         for count, tracks in zip(LIBRARIES, library, strict=True):
             references, borders = Rows([rows[: first[len(tracks)]]]), Borders(first[: len(tracks) + 1])
-            searched = search(model, references, waves, PHASES)
+            searched = search(model, exactly(references), waves, PHASES)
             for seconds in SECONDS:
                 places = searched.best_places(references, borders, 1, seconds * RATE_HZ)
                 scores[count].setdefault(seconds, []).append(np.array([best(its).score for its in places]))

@@ -1,7 +1,7 @@
 """How fast the shipped networks fingerprint: ``python experiments/004-weights/speed.py FOLDER_OF_OGG [--threads 2]``.
 
-From decoded audio (16-bit segments in memory) and from Ogg files end to end (decoding, resampling, network, store), as
-multiples of real time, beside the classical systems' fingerprinting of the same decoded audio; by turns, best of three.
+From decoded audio (16-bit segments in memory) and from Ogg files end to end (decoding, resampling, network, catalog),
+as multiples of real time, beside the classical systems' fingerprinting of the same decoded audio; best of three turns.
 Writes results/speed.jsonl.  Measure on a quiet machine.
 """
 
@@ -20,9 +20,10 @@ import torch
 import melprint
 from melprint.audio.files import find_recordings, read_mono, to_int16
 from melprint.audio.framing import segments_of
+from melprint.catalog import Catalog
+from melprint.catalog.adding import add
 from melprint.evaluation.classical import Audfprint, Chromaprint
 from melprint.fingerprints.embedding import embed_segments
-from melprint.recognition.library import make_library
 from melprint.weights.shipped import NAMES
 
 ROUNDS = 3
@@ -48,9 +49,10 @@ def main() -> None:
     decoded_s = sum(map(len, waves)) / RATE_HZ
     work = Path(tempfile.mkdtemp())
 
-    def fresh_library(name: str) -> None:
+    def fresh_catalog(name: str) -> None:
         shutil.rmtree(work / name, ignore_errors=True)
-        make_library(arguments.folder, work / name, name)
+        with Catalog.create(work / name, name) as catalog:
+            add(catalog, [arguments.folder])
 
     def decoded(name: str) -> None:
         model = melprint.load(name)
@@ -67,7 +69,7 @@ def main() -> None:
     tasks: dict[str, tuple[Callable[[], object], float]] = {}
     for name in NAMES:
         tasks[f"{name}, decoded audio"] = (lambda name=name: decoded(name), decoded_s)
-        tasks[f"{name}, Ogg files"] = (lambda name=name: fresh_library(name), duration_s)
+        tasks[f"{name}, Ogg files"] = (lambda name=name: fresh_catalog(name), duration_s)
         tasks[f"{name}, decoded audio, onnxruntime"] = (lambda name=name: exported(name), decoded_s)
     tasks["audfprint2, decoded audio, one core"] = (lambda: Audfprint(RATE_HZ).enroll(waves), decoded_s)
     tasks["Chromaprint, decoded audio, one core"] = (lambda: Chromaprint(RATE_HZ).enroll(waves), decoded_s)

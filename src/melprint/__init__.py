@@ -9,6 +9,7 @@ from melprint.spec import MelSpec, SegmentSpec
 from melprint.version import __version__
 
 if TYPE_CHECKING:
+    from melprint.catalog import Catalog
     from melprint.models import Fingerprinter
     from melprint.weights.onnx import OnnxFingerprinter
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-__all__ = ["Fingerprinter", "MelSpec", "MelprintError", "SegmentSpec", "__version__", "load"]
+__all__ = ["Catalog", "Fingerprinter", "MelSpec", "MelprintError", "SegmentSpec", "__version__", "load"]
 
 
 @overload
@@ -51,7 +52,11 @@ def load(
 
 
 def __getattr__(name: str) -> Any:
-    """Load the networks, and torch with them, when they are first asked for."""
+    """Load the networks and catalogs, and torch with them, when they are first asked for."""
+    if name == "Catalog":
+        from melprint import catalog
+
+        return catalog.Catalog
     if name == "Fingerprinter":
         from melprint import models
 

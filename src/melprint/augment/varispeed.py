@@ -1,4 +1,7 @@
-"""More music out of the same music: whole windows at another speed.  Axes: B items · W samples of a window · K draws."""
+"""More music out of the same music: whole windows at another speed.
+
+Axes: B items · W samples of a window · K draws.
+"""
 
 from dataclasses import replace
 
@@ -11,6 +14,7 @@ from melprint.augment.playback import resample_grains
 from melprint.errors import MelprintError
 
 GRAIN = 256  # samples; any will do where tempo and pitch are one
+
 
 class Varispeed:
     """Plays the music of some items faster or slower, as a tape would, before any view is cut from it.
@@ -44,6 +48,7 @@ class Varispeed:
         """Windows of the usual width; the last draws are used up.
 
         Args:
+            batch: with two draws more than its views need.
             window: the widened one, that the batch was read with.
         """
         draws, own = batch.draws[:, : -self.num_draws], batch.draws[:, -self.num_draws :]
@@ -54,11 +59,8 @@ class Varispeed:
         if len(changed):
             windows[changed] = self._played(batch.windows[changed], speeds[changed], window, plain)
         # The place stays where it is, what lies around it comes nearer or goes away.
-        slack = (
-            (slack / speeds).long().clamp_max(plain.margin)
-            for slack in (batch.slack_before, batch.slack_after)
-        )  # fmt: skip
-        return SegmentBatch(windows, *slack, batch.keys, draws)
+        before, after = ((slack / speeds).long().clamp_max(plain.margin) for slack in batch[1:3])
+        return SegmentBatch(windows, before, after, batch.keys, draws)
 
     def _played(self, windows_BW: Tensor, speed_B: Tensor, window: WindowSpec, plain: WindowSpec) -> Tensor:
         # resample_grains keeps the last sample in its place: that of the window, once the music after it is cut off.

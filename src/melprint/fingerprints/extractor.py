@@ -6,7 +6,7 @@ Axes: S segments · T samples · N rows · D fingerprint size.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -90,10 +90,12 @@ def sources_of_tracks(tracks: Sequence[Track], sample_rate_hz: int) -> list[Sour
 
 def sources_of_folder(folder: Path, sample_rate_hz: int) -> list[Source]:
     """All recordings below a folder, in any format, as they are."""
-    return [
-        Source(shown(path.relative_to(folder)), path, partial(_read_any, path, sample_rate_hz))
-        for path in find_recordings(folder)
-    ]
+    return sources_of([(shown(path.relative_to(folder)), path) for path in find_recordings(folder)], sample_rate_hz)
+
+
+def sources_of(files: Iterable[tuple[str, Path]], sample_rate_hz: int) -> list[Source]:
+    """Recordings in any format, by name and path."""
+    return [Source(name, path, partial(_read_any, path, sample_rate_hz)) for name, path in files]
 
 
 def _read_any(path: Path, sample_rate_hz: int) -> NDArray[np.int16]:
@@ -205,7 +207,7 @@ def _fill(
         waiting[:] = [segments[num_rows:]]
         writer.put(embed_segments(fingerprinter, segments[:num_rows], batch_size))
 
-    for source, samples in _decoded(sources):
+    for source, samples in decoded(sources):
         if isinstance(samples, MelprintError):
             if not skip_unreadable:
                 raise samples
@@ -224,7 +226,7 @@ def _fill(
         embed(sum(map(len, waiting)))
 
 
-def _decoded(sources: Sequence[Source]) -> Iterator[tuple[Source, NDArray[np.int16] | MelprintError]]:
+def decoded(sources: Sequence[Source]) -> Iterator[tuple[Source, NDArray[np.int16] | MelprintError]]:
     """The samples of each source, or why there are none, while the next ones are being decoded."""
     waiting: list[tuple[Source, Future[NDArray[np.int16]]]] = []
     todo = iter(sources)

@@ -102,6 +102,19 @@ class FaissIndex:
         self._ready(index)
         self.num_bytes = None
 
+    def extend(self, rows: Rows) -> None:
+        """Add rows behind those that are there; codebooks and lists stay as they were learnt.
+
+        Raises:
+            MelprintError: faiss fails.
+        """
+        try:
+            for block in rows.blocks(ADD_ROWS):
+                self.index.add(block)
+        except RuntimeError as error:
+            raise MelprintError(f"faiss cannot add {len(rows)} rows to {self.name}: {_reason(error)}") from error
+        self.num_bytes = None
+
     def search(self, queries_QD: NDArray[np.float32], k: int) -> Hits:
         """The ``k`` nearest rows of each query segment."""
         if self.index is None:

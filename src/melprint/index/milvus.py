@@ -87,12 +87,17 @@ class MilvusIndex:
 
     def version(self) -> str:
         """As the other side gives it, e.g. ``v2.5.4`` or ``milvus_lite-3.2.2``."""
-        with self._explained("does not tell its version"):
-            return str(self.client.get_server_version(timeout=self.timeout_s))
+        client = self.client  # before anything of pymilvus is imported: it may not be installed
+        with self.explained("does not tell its version"):
+            return str(client.get_server_version(timeout=self.timeout_s))
 
     def check(self, rows: Rows, train_rows: int | None = None) -> None:
         """Refuse an address where nothing answers, and a kind of index that milvus-lite does not have."""
         del rows, train_rows
+        self.refuse()
+
+    def refuse(self) -> None:
+        """The same, without rows."""
         version = self.version()
         if version.startswith("milvus_lite") and self.kind not in LITE_KINDS:
             raise MelprintError(
@@ -110,9 +115,9 @@ class MilvusIndex:
         collection = re.sub(r"\W", "_", f"melprint_{stem}")
         try:
             self._insert(collection, rows)
-            self._index(collection)
+            self.make_index(collection)
         except BaseException:
-            with self._explained("cannot remove what is half built"):
+            with self.explained("cannot remove what is half built"):
                 self.client.drop_collection(collection, timeout=self.timeout_s)
             raise
         self.collection, self.num_rows = collection, len(rows)
@@ -123,19 +128,25 @@ class MilvusIndex:
             raise MelprintError(f"index {self.name} is empty; build it first")
         if k > MOST_NEIGHBOURS:
             raise MelprintError(f"Milvus finds {MOST_NEIGHBOURS} neighbours at most, {k} are asked for")
+        return self.nearest(self.collection, queries_QD, k, self.search_parameters, self.build_timeout_s)
+
+    def nearest(
+        self, collection: str, queries_QD: NDArray[np.float32], k: int, parameters: Mapping[str, Any], timeout_s: float
+    ) -> Hits:
+        """The keys of the ``k`` nearest rows of a collection."""
         scores = np.full((len(queries_QD), k), -np.inf if self.metric == "ip" else np.inf, np.float32)
         rows = np.full((len(queries_QD), k), -1, np.int64)
         for start in range(0, len(queries_QD), SEARCH_QUERIES):
             block = np.ascontiguousarray(queries_QD[start : start + SEARCH_QUERIES], np.float32)
-            with self._explained("cannot search"):
+            with self.explained("cannot search"):
                 found = self.client.search(
-                    self.collection,
+                    collection,
                     data=block,
                     anns_field=FIELD,
                     limit=k,
                     output_fields=["id"],  # milvus-lite sends the vectors back otherwise
-                    search_params={"metric_type": METRICS[self.metric], "params": self.search_parameters},
-                    timeout=self.build_timeout_s,
+                    search_params={"metric_type": METRICS[self.metric], "params": dict(parameters)},
+                    timeout=timeout_s,
                 )
             for query, hits in enumerate(found, start):
                 rows[query, : len(hits)], scores[query, : len(hits)] = hits.ids, hits.distances
@@ -153,13 +164,13 @@ class MilvusIndex:
             collection = json.loads(path.read_text(encoding="utf-8"))["collection"]
         except (OSError, ValueError, KeyError) as error:
             raise MelprintError(f"{path} names no collection; delete it to build one again") from error
-        with self._explained(f"cannot open the collection {collection} of {path}; delete that file to build it again"):
+        with self.explained(f"cannot open the collection {collection} of {path}; delete that file to build it again"):
             if not self.client.has_collection(collection, timeout=self.timeout_s):
                 raise MelprintError(f"{self.uri} no longer has the collection {collection}; delete {path}")
             description = self.client.describe_collection(collection, timeout=self.timeout_s)
             dims = [f["params"].get("dim") for f in description["fields"] if f["name"] == FIELD]
             self.client.load_collection(collection, timeout=self.build_timeout_s)
-            counted = self._count(collection)
+            counted = self.count(collection)
         if dims != [rows.dim]:
             raise MelprintError(f"the collection {collection} has {dims} dimensions, the store {rows.dim}")
         if counted != len(rows):
@@ -171,7 +182,7 @@ class MilvusIndex:
     def drop(self) -> None:
         """Remove the collection."""
         if self.collection is not None:
-            with self._explained(f"cannot remove {self.collection}"):
+            with self.explained(f"cannot remove {self.collection}"):
                 self.client.drop_collection(self.collection, timeout=self.timeout_s)
             self.collection = None
 
@@ -194,7 +205,7 @@ class MilvusIndex:
     def _insert(self, collection: str, rows: Rows) -> None:
         from pymilvus import DataType
 
-        with self._explained("cannot create a collection"):
+        with self.explained("cannot create a collection"):
             if self.client.has_collection(collection, timeout=self.timeout_s):
                 self.client.drop_collection(collection, timeout=self.timeout_s)
             schema = self.client.create_schema(auto_id=False, enable_dynamic_field=False)
@@ -205,15 +216,16 @@ class MilvusIndex:
         with progress_bar(f"build {self.name}", len(rows)) as advance:
             for block in rows.blocks(INSERT_ROWS):
                 entries = [{"id": number, FIELD: row} for number, row in enumerate(block, first)]
-                with self._explained(f"does not take rows {first} to {first + len(block) - 1}"):
+                with self.explained(f"does not take rows {first} to {first + len(block) - 1}"):
                     self.client.insert(collection, entries, timeout=self.timeout_s)
                 first += len(block)
                 advance(len(block))
-        with self._explained("cannot write its rows"):
+        with self.explained("cannot write its rows"):
             self.client.flush(collection, timeout=self.build_timeout_s)
 
-    def _index(self, collection: str) -> None:
-        with self._explained(f"cannot build {self.kind} with {self.params}"):
+    def make_index(self, collection: str) -> None:
+        """Have the index built, and wait for it."""
+        with self.explained(f"cannot build {self.kind} with {self.params}"):
             wanted = self.client.prepare_index_params()
             # Nested: milvus-lite ignores parameters that are not.
             wanted.add_index(
@@ -225,9 +237,9 @@ class MilvusIndex:
             self.client.create_index(collection, wanted, timeout=self.build_timeout_s)
             self.client.release_collection(collection, timeout=self.timeout_s)
             self.client.load_collection(collection, timeout=self.build_timeout_s)
-            self._await_index(collection)
+            self.await_index(collection)
 
-    def _await_index(self, collection: str) -> None:
+    def await_index(self, collection: str) -> None:
         """A server answers by other means while an index is not finished, or never will be: that is not measured."""
         deadline = time.monotonic() + self.build_timeout_s
         while True:
@@ -245,14 +257,15 @@ class MilvusIndex:
                 )
             time.sleep(POLL_S)
 
-    def _count(self, collection: str) -> int:
+    def count(self, collection: str) -> int:
+        """Rows of a collection."""
         answer = self.client.query(
             collection, filter="", output_fields=["count(*)"], consistency_level="Strong", timeout=self.timeout_s
         )
         return int(answer[0]["count(*)"])
 
     @contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
+    def explained(self, what: str) -> Iterator[None]:
         """What Milvus refuses, in one sentence with its own words."""
         import grpc
         from pymilvus.exceptions import MilvusException

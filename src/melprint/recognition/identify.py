@@ -1,60 +1,63 @@
-"""Looking recordings up in a library.
-
-Axes: I recordings · P phases of each · Q phases of all · R rows · K neighbours · D fingerprint size.
-"""
+"""Which track of a catalog is this recording, where do they meet, and is it in the catalog at all?"""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 
-from melprint.audio.files import INT16_SCALE, read_mono, shown, to_int16
-from melprint.audio.framing import segments_of
+from melprint.audio.files import INT16_SCALE, mix_down, shown, to_int16
+from melprint.audio.streams import read_beginning
+from melprint.catalog.catalog import Catalog
+from melprint.catalog.tables import Track
+from melprint.catalog.view import View
 from melprint.errors import MelprintError
-from melprint.fingerprints.embedding import embed_segments
-from melprint.fingerprints.rows import Rows
-from melprint.index.exact import ExactIndex
-from melprint.matching.sequence import Borders, Matches, match_sequences
-from melprint.matching.thresholds import Thresholds
-from melprint.models.fingerprinter import Fingerprinter
+from melprint.matching.extent import extent
+from melprint.matching.vote import majority, vote
 from melprint.progress import progress_bar
-from melprint.recognition.library import Library
-from melprint.spec import SegmentSpec
-from melprint.weights.shipped import card_of
+from melprint.recognition.search import WINDOW_S, Place, Searched, search
 
-NUM_NEIGHBOURS = 20
-PHASES = 4  # queries are fingerprinted at every quarter of a hop: docs/results.md has what that gives
-BATCH_SIZE = 256
-LOOKED_UP_S = 60  # of each recording: candidates are compared along all of it, and nothing more is learnt from more
+LOOKED_UP_S = 60.0  # of each recording; longer ones are for monitor
 RECORDINGS_AT_ONCE = 32
-PHASES_FROM_S = 2.0
+FALSE_ACCEPT_RATE = 0.01
+MATCHERS = ("sequence", "vote", "majority", "temporal-network")
+TRACKS_OF_NETWORK = 5  # likely tracks whose ranges are looked for
 NEVER = 1.01  # a threshold that no cosine reaches
-SILENT_RMS = 10 ** (-70 / 20)
 
 
 @dataclass(frozen=True)
-class Match:
-    """One place of a library that a recording may come from.
+class Answer:
+    """One place of a catalog that a recording may come from.
 
     Attributes:
         query: the recording.
-        track: the track of the library; ``None`` where nothing at all was found.
-        start_s: where the recording begins within the track; negative where it begins before.
+        track: key of the track; ``None`` where nothing at all was found.
+        title, artist, album: of the track.
+        query_start_s, query_end_s: where in the recording its audio is.
+        reference_start_s, reference_end_s: where in the track that is.
         score: mean cosine of the fingerprints, at most 1.
+        confidence: one minus the chance that unknown music scores as high; ``None`` where nothing was measured.
         threshold: scores from here on are accepted.
         accepted: whether the recording is said to be of this track.
     """
 
     query: str
     track: str | None
-    start_s: float | None
+    title: str
+    artist: str
+    album: str
+    query_start_s: float | None
+    query_end_s: float | None
+    reference_start_s: float | None
+    reference_end_s: float | None
     score: float | None
+    confidence: float | None
     threshold: float
     accepted: bool
 
@@ -63,226 +66,203 @@ class Match:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Rule:
+    """What is accepted.
+
+    Attributes:
+        threshold: of the score; ``None`` for what was measured.
+        false_accept_rate: share of recordings of unknown music that may be accepted.
+        matcher: how candidates are found and ranked, see :data:`MATCHERS`.
+    """
+
+    threshold: float | None = None
+    false_accept_rate: float = FALSE_ACCEPT_RATE
+    matcher: str = "sequence"
+
+    def __post_init__(self) -> None:
+        if self.matcher not in MATCHERS:
+            raise MelprintError(f"matcher must be one of {', '.join(MATCHERS)}, got {self.matcher!r}")
+        if not 0 < self.false_accept_rate < 1:
+            raise MelprintError(f"false_accept_rate must lie between 0 and 1, got {self.false_accept_rate:g}")
+        if self.threshold is not None and not -1 <= self.threshold <= 1:
+            raise MelprintError(f"threshold is a cosine between -1 and 1, got {self.threshold:g}")
+
+
 def identify(
-    library: Library,
+    catalog: Catalog,
     recordings: Sequence[Path],
     *,
     num_best: int = 1,
     threshold: float | None = None,
-    false_accept_rate: float = 0.01,
-) -> list[list[Match] | MelprintError]:
+    false_accept_rate: float = FALSE_ACCEPT_RATE,
+    matcher: str = "sequence",
+) -> Iterator[list[Answer] | MelprintError]:
     """The best matches of each recording by its first minute, best first; many are searched at once.
 
+    Recordings of up to 12 s are compared as a whole, longer ones by windows of 10 s, of which each may have a track
+    of its own.
+
     Args:
-        library: to look in.
+        catalog: to look in.
         recordings: of any format and length.
         num_best: matches of each.
-        threshold: of the score; by default that which was measured for the network, the length of the recording
-            and the size of the library, at ``false_accept_rate``.
-        false_accept_rate: share of recordings of unknown music that may be accepted: 0.01 or 0.001.
+        threshold: of the score; by default that which was measured for the network or the catalog.
+        false_accept_rate: share of recordings of unknown music that may be accepted.
+        matcher: ``sequence`` (aligned neighbours), ``vote`` (their cosines summed by track), ``majority`` (their number
+            by track) or ``temporal-network`` (several ranges of each likely track).
 
-    Returns:
+    Yields:
         For each recording its matches, or why it cannot be read.
 
     Raises:
-        MelprintError: the network has no measured thresholds and none is given.
+        MelprintError: no thresholds were measured and none is given.
     """
-    limits = _thresholds(library, false_accept_rate) if threshold is None else None
-    found: list[list[Match] | MelprintError] = []
+    rule = Rule(threshold, false_accept_rate, matcher)
+    if threshold is None:
+        _ = catalog.confidence  # refuses before any work
+    rate_hz = catalog.segment.sample_rate_hz
+    read = partial(_read, sample_rate_hz=rate_hz)
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar("identify", len(recordings)) as advance:
         for first in range(0, len(recordings), RECORDINGS_AT_ONCE):
             group = recordings[first : first + RECORDINGS_AT_ONCE]
-            found += _identify_group(library, group, pool, num_best, threshold, limits)
+            waves = list(pool.map(read, group))
+            readable = [
+                (shown(path), wave)
+                for path, wave in zip(group, waves, strict=True)
+                if not isinstance(wave, MelprintError)
+            ]
+            answers = iter(identify_waves(catalog, readable, num_best, rule))
+            for wave in waves:
+                yield wave if isinstance(wave, MelprintError) else next(answers)
             advance(len(group))
-    return found
 
 
-def _identify_group(
-    library: Library,
-    recordings: Sequence[Path],
-    pool: ThreadPoolExecutor,
-    num_best: int,
-    threshold: float | None,
-    limits: Thresholds | None,
-) -> list[list[Match] | MelprintError]:
-    segment = library.fingerprinter.segment
-    waves = list(pool.map(partial(_read, sample_rate_hz=segment.sample_rate_hz), recordings))
-    readable = [(number, wave) for number, wave in enumerate(waves) if not isinstance(wave, MelprintError)]
-    found: list[list[Match] | MelprintError] = [wave if isinstance(wave, MelprintError) else [] for wave in waves]
-    if not readable:
-        return found
-    rows, borders = Rows([library.store.rows]), Borders(library.store.first_rows)
-    searched = search(library.fingerprinter, rows, [wave for _, wave in readable])
-    places = searched.best_places(rows, borders, num_best)
-    for (number, wave), its_places in zip(readable, places, strict=True):
-        limit = threshold
-        if limit is None:
-            assert limits is not None
-            # Nothing was measured below one segment: such a recording is never accepted by itself.
-            whole = len(wave) >= segment.num_samples
-            limit = limits.at(segment.num_segments(len(wave)), len(rows)) if whole else NEVER
-        found[number] = _matches(library, shown(recordings[number]), its_places, limit)
-    return found
+def identify_one(
+    catalog: Catalog,
+    recording: str | Path | NDArray[Any],
+    sample_rate_hz: int | None = None,
+    *,
+    num_best: int = 1,
+    threshold: float | None = None,
+    false_accept_rate: float = FALSE_ACCEPT_RATE,
+    matcher: str = "sequence",
+) -> list[Answer]:
+    """The best matches of one file, or of samples ``(T,)`` or ``(T, channels)``.
+
+    Raises:
+        MelprintError: it cannot be read, or holds no audio.
+    """
+    rate_hz = catalog.segment.sample_rate_hz
+    if isinstance(recording, str | Path):
+        name, wave = shown(Path(recording)), _read(Path(recording), rate_hz)
+        if isinstance(wave, MelprintError):
+            raise wave
+    else:
+        name, wave = "samples", _samples(recording, sample_rate_hz or rate_hz, rate_hz)
+    return identify_waves(catalog, [(name, wave)], num_best, Rule(threshold, false_accept_rate, matcher))[0]
 
 
-def _thresholds(library: Library, false_accept_rate: float) -> Thresholds:
-    if library.model is None:
-        raise MelprintError("thresholds are measured for the shipped networks only; give one with --threshold")
-    return Thresholds.from_card(card_of(library.model)["thresholds"], false_accept_rate)
+def identify_waves(
+    catalog: Catalog, recordings: Sequence[tuple[str, NDArray[np.int16]]], num_best: int, rule: Rule
+) -> list[list[Answer]]:
+    """The best matches of each named wave, all searched at once."""
+    if not recordings:
+        return []
+    view = catalog.view()
+    waves = [wave for _, wave in recordings]
+    if not len(view.first):
+        return [[_nothing(name, _limit(catalog, view, rule, len(wave), 1))] for name, wave in recordings]
+    searched = search(catalog.fingerprinter, partial(catalog.search, view=view), waves)
+    places = _places(searched, view, num_best, rule.matcher)
+    found = (
+        {position for its in places for position in view.track_of_stretch[[place.track for place in its]]}
+        if any(places)
+        else set()
+    )
+    tracks = catalog.tracks(view.track_ids[position] for position in found)
+    windows = searched.num_windows() if rule.matcher == "sequence" else np.ones(len(waves), int)
+    answers = []
+    for (name, wave), its, chances in zip(recordings, places, windows.tolist(), strict=True):
+        limit = _limit(catalog, view, rule, len(wave), chances)
+        answers.append(
+            [_answer(catalog, view, searched, tracks, name, place, limit, chances) for place in its]
+            or [_nothing(name, limit)]
+        )
+    return answers
+
+
+def _places(searched: Searched, view: View, num_best: int, matcher: str) -> list[list[Place]]:
+    if matcher == "sequence":
+        return searched.window_places(view.rows, view.borders, num_best)
+    if matcher == "temporal-network":
+        return [
+            sorted(its, key=lambda place: -place.score * place.num_segments)[:num_best]
+            for its in searched.network_places(view.rows, view.borders, TRACKS_OF_NETWORK)
+        ]
+    return searched.voted_places(vote if matcher == "vote" else majority, view.rows, view.borders, num_best)
+
+
+def _limit(catalog: Catalog, view: View, rule: Rule, num_samples: int, chances: int) -> float:
+    if rule.threshold is not None:
+        return rule.threshold
+    if num_samples < catalog.segment.num_samples:
+        return NEVER  # nothing was measured below one segment: such a recording is never accepted by itself
+    compared = num_samples if chances == 1 else catalog.segment.to_samples(WINDOW_S)
+    segments = catalog.segment.num_segments(compared)
+    return catalog.confidence.threshold(rule.false_accept_rate, segments, len(view), chances)
+
+
+def _answer(
+    catalog: Catalog,
+    view: View,
+    searched: Searched,
+    tracks: dict[int, Track],
+    name: str,
+    place: Place,
+    limit: float,
+    chances: int,
+) -> Answer:
+    position = int(view.track_of_stretch[place.track])
+    track = tracks[int(view.track_ids[position])]
+    segment = searched.segment
+    cosines = searched.cosines(place, view.rows_at(position))
+    found = extent(cosines, place.score, segment)
+    shift_s = float(searched.shift[place.phase]) / segment.sample_rate_hz
+    # The first phase begins where the recording does; what another phase leaves out belongs to the match too.
+    start_s = shift_s + found.start_s if found and found.start_s else 0.0
+    end_s = shift_s + (found.end_s if found else segment.query_seconds(len(cosines)))
+    try:
+        confidence = round(catalog.confidence.of(place.score, place.num_segments, len(view), chances), 6)
+    except MelprintError:
+        confidence = None
+    return Answer(
+        name, track.key, track.title, track.artist, track.album,
+        round(start_s, 3), round(end_s, 3), round(place.start_s + start_s, 3), round(place.start_s + end_s, 3),
+        round(place.score, 4), confidence, round(limit, 4), place.score >= limit,
+    )  # fmt: skip
+
+
+def _nothing(name: str, limit: float) -> Answer:
+    return Answer(name, None, "", "", "", None, None, None, None, None, None, round(limit, 4), accepted=False)
 
 
 def _read(path: Path, sample_rate_hz: int) -> NDArray[np.int16] | MelprintError:
     try:
-        wave = to_int16(read_mono(path, sample_rate_hz)[: LOOKED_UP_S * sample_rate_hz])
+        wave = read_beginning(path, sample_rate_hz, LOOKED_UP_S)
     except MelprintError as error:
         return error
-    return wave if len(wave) else MelprintError(f"{path}: holds no audio")
+    return wave if len(wave) else MelprintError(f"{shown(path)}: holds no audio")
 
 
-class Place(NamedTuple):
-    """A candidate: number of the track, where the recording begins in it in seconds, and its score."""
-
-    track: int
-    start_s: float
-    score: float
-
-
-class Searched(NamedTuple):
-    """Recordings that were fingerprinted from several phases, and the neighbours of their fingerprints.
-
-    Attributes:
-        rows: fingerprints, phase after phase of each recording ``(R, D)``.
-        neighbours: of each ``(R, K)``.
-        owner: the recording of each phase ``(Q,)``.
-        shift: samples at the beginning that each phase leaves out ``(Q,)``.
-        first: row at which each phase begins ``(Q,)``.
-        num_rows: of each phase ``(Q,)``.
-        segment: how all was cut.
-    """
-
-    rows: NDArray[np.float32]
-    neighbours: NDArray[np.int64]
-    owner: NDArray[np.int64]
-    shift: NDArray[np.int64]
-    first: NDArray[np.int64]
-    num_rows: NDArray[np.int64]
-    segment: SegmentSpec
-
-    def best_places(
-        self, references: Rows, borders: Borders, num_best: int, num_samples: int | None = None
-    ) -> list[list[Place]]:
-        """The best places of each recording, best first, of which no two are closer than half a hop.
-
-        The phase that fits best decides: that finds more than one phase alone, and places to a fraction of the hop.
-
-        Args:
-            references: rows of the library.
-            borders: of its tracks.
-            num_best: places of each.
-            num_samples: only so much of the recordings, from their beginning.
-        """
-        count = self.num_rows
-        if num_samples is not None:
-            fitting = 1 + (num_samples - self.shift - self.segment.num_samples) // self.segment.hop_samples
-            if num_samples < PHASES_FROM_S * self.segment.sample_rate_hz:
-                fitting = np.where(self.shift == 0, np.maximum(fitting, 1), 0)
-            count = np.minimum(count, fitting)
-        asked = np.flatnonzero(count > 0)
-        longest = int(count.max())
-        best = match_sequences(
-            Rows([self.rows]), self.neighbours, self.first[asked], count[asked], [longest], references, borders,
-            num_best=num_best,
-        )[longest]  # fmt: skip
-        found: list[list[Place]] = [[] for _ in range(1 + int(self.owner.max()))]
-        for position, phase in enumerate(asked):
-            shift_s = self.shift[phase] / self.segment.sample_rate_hz
-            found[self.owner[phase]] += _places(best, position, self.segment.hop_s, shift_s)
-        return [_distinct(places, num_best, self.segment.hop_s / 2) for places in found]
-
-    def without(self, tracks: NDArray[np.int64], borders: Borders, num_neighbours: int = NUM_NEIGHBOURS) -> "Searched":
-        """The same as if the track of each recording were not in the library; it should have been searched with more K.
-
-        Args:
-            tracks: number of the track of each recording, -1 for none.
-            borders: of the library's tracks.
-            num_neighbours: K that is kept.
-        """
-        owner = np.repeat(self.owner, self.num_rows)
-        own = borders.track_of(self.neighbours) == tracks[owner][:, None]
-        order = np.argsort(own, axis=1, kind="stable")[:, :num_neighbours]
-        kept = np.take_along_axis(self.neighbours, order, axis=1)
-        return self._replace(neighbours=np.where(np.take_along_axis(own, order, axis=1), -1, kept))
-
-
-def search(
-    fingerprinter: Fingerprinter,
-    references: Rows,
-    waves: Sequence[NDArray[np.int16]],
-    phases: int = PHASES,
-    num_neighbours: int = NUM_NEIGHBOURS,
-) -> Searched:
-    """Fingerprint each wave from its beginning and from fractions of a hop later, and search all at once.
-
-    Silent segments find nothing and score nothing: every silence is like every other.
-
-    Args:
-        fingerprinter: that made the references.
-        references: rows of the library.
-        waves: 16-bit samples at the network's rate, of any length but 0.
-        phases: P.
-        num_neighbours: K.
-    """
-    segment = fingerprinter.segment
-    parts, shifts, owner = [], [], []
-    for number, wave in enumerate(waves):
-        for shift in (phase * segment.hop_samples // phases for phase in range(phases)):
-            if shift and len(wave) < PHASES_FROM_S * segment.sample_rate_hz:
-                continue  # one segment in one phase against one in another: four chances to be wrong
-            parts.append(segments_of(wave[shift:], segment))
-            shifts.append(shift)
-            owner.append(number)
-    count = np.array([len(part) for part in parts])
-    segments = np.concatenate(parts)
-    rows = embed_segments(fingerprinter, segments, BATCH_SIZE)
-    index = ExactIndex()
-    index.build(references)
-    neighbours = index.search(rows, num_neighbours).rows
-    silent = _rms(segments) < SILENT_RMS
-    rows[silent], neighbours[silent] = 0, -1
-    first = np.cumsum(count) - count
-    return Searched(rows, neighbours, np.array(owner), np.array(shifts), first, count, segment)
-
-
-def _rms(segments_RT: NDArray[np.int16]) -> NDArray[np.float64]:
-    blocks = (segments_RT[start : start + BATCH_SIZE] for start in range(0, len(segments_RT), BATCH_SIZE))
-    square = [np.square(block, dtype=np.float32).mean(axis=1) for block in blocks]
-    return np.sqrt(np.concatenate(square)) / INT16_SCALE
-
-
-def _places(matches: Matches, query: int, hop_s: float, shift_s: float) -> list[Place]:
-    return [
-        Place(int(track), float(start) * hop_s - shift_s, float(score))
-        for track, start, score in zip(matches.track[query], matches.start[query], matches.score[query], strict=True)
-        if track >= 0
-    ]
-
-
-def _distinct(places: list[Place], count: int, tolerance_s: float) -> list[Place]:
-    """The best places, of which no two are the same place found in two phases."""
-    kept: list[Place] = []
-    for place in sorted(places, key=lambda place: -place.score):
-        if all(place.track != other.track or abs(place.start_s - other.start_s) > tolerance_s for other in kept):
-            kept.append(place)
-        if len(kept) == count:
-            break
-    return kept
-
-
-def _matches(library: Library, query: str, places: list[Place], limit: float) -> list[Match]:
-    if not places:
-        return [Match(query, None, None, None, round(limit, 4), accepted=False)]
-    tracks = library.store.tracks
-    return [
-        Match(query, tracks[track].track_id, round(start_s, 3), round(score, 4), round(limit, 4), score >= limit)
-        for track, start_s, score in places
-    ]
+def _samples(samples: NDArray[Any], from_hz: int, to_hz: int) -> NDArray[np.int16]:
+    samples = np.asarray(samples)
+    if samples.ndim not in (1, 2) or not samples.size:
+        raise MelprintError(f"samples must have the shape (T,) or (T, channels), got {samples.shape}")
+    scaled = samples / INT16_SCALE if samples.dtype == np.int16 else samples
+    if not np.isfinite(scaled).all():
+        raise MelprintError("samples must be finite; these hold NaN or infinite values")
+    wave = mix_down(np.asarray(scaled, np.float32).reshape(len(samples), -1))
+    if from_hz != to_hz:
+        wave = soxr.resample(wave, from_hz, to_hz)
+    return to_int16(wave[: round(LOOKED_UP_S * to_hz)])

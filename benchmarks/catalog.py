@@ -1,0 +1,179 @@
+"""How fast a catalog is filled and asked: ``python benchmarks/catalog.py FOLDER_OF_MUSIC [--rows 1e4 1e5 1e6 1e7]``.
+
+Adding end to end from compressed files, identifying a query of 10 s among so many fingerprints (real ones, then
+synthetic distractors), and monitoring an hour; with the shares of decoding, network, search and matching.
+Writes ``catalog.json`` beside this file, from which ``results.py`` makes its table.
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from melprint.audio.streams import read_beginning
+
+import melprint
+from melprint.audio.files import find_recordings
+from melprint.catalog import Catalog, Track
+from melprint.catalog.adding import add
+from melprint.catalog.care import export
+from melprint.catalog.catalog import NewTrack
+from melprint.catalog.view import View
+from melprint.evaluation.distractors import DistractorModel
+from melprint.fingerprints.store import open_store
+from melprint.recognition import identify, search
+from melprint.recognition.monitor import monitor
+
+OUT = Path(__file__).with_suffix(".json")
+QUERIES = 40
+QUERY_S = 10.0
+TRACKS_AT_ONCE = 500
+
+
+class Clock:
+    """Seconds spent in named functions."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(self, module: Any, names: dict[str, str]) -> Iterator[None]:
+        """Count what these functions of a module take, by label."""
+        kept = {name: getattr(module, name) for name in names}
+        try:
+            for name, label in names.items():
+                setattr(module, name, self._counted(kept[name], label))
+            yield
+        finally:
+            for name, function in kept.items():
+                setattr(module, name, function)
+
+    def _counted(self, function: Callable[..., Any], label: str) -> Callable[..., Any]:
+        def run(*values: Any, **options: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return function(*values, **options)
+            finally:
+                self.seconds[label] = self.seconds.get(label, 0.0) + time.perf_counter() - began
+
+        return run
+
+
+def filled(folder: Path, music: Path, rows: list[int]) -> Iterator[tuple[int, Catalog]]:
+    """A catalog of real music that grows to each number of rows by synthetic tracks."""
+    with Catalog.create(folder) as catalog:
+        add(catalog, [music])
+        export(catalog, folder.with_name("store"))
+        model = DistractorModel.fit(open_store(folder.with_name("store"), "catalog"))
+        number = 0
+        for wanted in sorted(rows):
+            while len(catalog.view()) < wanted:
+                tracks = model.tracks(range(number, number + TRACKS_AT_ONCE), 0)
+                new = [NewTrack(_synthetic(number + i, len(its)), its) for i, its in enumerate(tracks)]
+                room = wanted - len(catalog.view())
+                kept = np.cumsum([len(each.rows) for each in new]) <= room
+                catalog.append([each for each, fits in zip(new, kept, strict=True) if fits] or new[:1])
+                number += TRACKS_AT_ONCE
+            catalog.tidy()
+            yield len(catalog.view()), catalog
+
+
+def _synthetic(number: int, rows: int) -> Track:
+    return Track(key=f"synthetic/{number}", duration_s=rows / 2, sha256=f"synthetic {number}", path="")
+
+
+def time_queries(catalog: Catalog, queries: list[Path]) -> dict[str, float]:
+    """Median milliseconds of a query from its file, and of its parts."""
+    clocks, totals = [], []
+    for path in queries:
+        clock = Clock()
+        with (
+            clock.timed(identify, {"read_beginning": "decode"}),
+            clock.timed(search, {"embed_audible": "network", "match_sequences": "match"}),
+            clock.timed(catalog, {"search": "search"}),
+        ):
+            began = time.perf_counter()
+            answers = identify.identify_one(catalog, path)
+            totals.append(1e3 * (time.perf_counter() - began))
+        assert answers
+        clocks.append(clock.seconds)
+    parts = {name: float(np.median([1e3 * its.get(name, 0.0) for its in clocks])) for name in clocks[0]}
+    return {"total": float(np.median(totals)), "p95": float(np.quantile(totals, 0.95)), **parts}
+
+
+def time_monitor(catalog: Catalog, recording: Path) -> dict[str, float]:
+    """Multiples of real time, and memory beyond what was in use before."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    cues = [row for row in monitor(catalog, recording) if row.key]
+    seconds = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"times_real": soundfile.info(recording).duration / seconds, "cues": len(cues), "mb": (after - before) / 1e3}
+
+
+def hour(files: list[Path], path: Path) -> None:
+    """An hour of the music, one track after the other, as one Ogg file."""
+    left = 3600 * 22_050
+    with soundfile.SoundFile(path, "w", 22_050, 1, format="OGG", subtype="VORBIS") as out:
+        while left > 0:
+            for file in files:
+                wave = read_beginning(file, 22_050, 200.0)[:left]
+                for start in range(0, len(wave), 1 << 16):  # longer blocks end libsndfile's Vorbis encoder
+                    out.write(wave[start : start + (1 << 16)])
+                left -= len(wave)
+                if left <= 0:
+                    return
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rows", type=float, nargs="+", default=[1e4, 1e5, 1e6])
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    files = find_recordings(arguments.folder)
+    work = Path(tempfile.mkdtemp(prefix="melprint-benchmark-"))
+    result: dict[str, Any] = {"version": melprint.__version__, "cores": arguments.threads, "add": [], "identify": []}
+    try:
+        duration_s = sum(soundfile.info(path).duration for path in files)
+        for turn in range(3):
+            with Catalog.create(work / f"add-{turn}") as catalog:
+                began = time.perf_counter()
+                add(catalog, [arguments.folder])
+                result["add"].append(duration_s / (time.perf_counter() - began))
+        queries = []
+        rng = np.random.default_rng(0)
+        for number in range(QUERIES):
+            file = files[number % len(files)]
+            wave, rate_hz = soundfile.read(file, always_2d=True)
+            first = rng.integers(max(1, len(wave) - int(QUERY_S * rate_hz)))
+            queries.append(work / f"query-{number}.ogg")
+            soundfile.write(queries[-1], wave[first : first + int(QUERY_S * rate_hz)], rate_hz)
+        hour(files, work / "hour.ogg")
+        for rows, catalog in filled(work / "catalog", arguments.folder, [int(rows) for rows in arguments.rows]):
+            view: View = catalog.view()
+            time_queries(catalog, queries[:3])
+            line = {"rows": rows, "index": catalog.vectors(view).name, **time_queries(catalog, queries)}
+            if rows <= 2e6:
+                line["monitor"] = time_monitor(catalog, work / "hour.ogg")
+            result["identify"].append(line)
+            print(json.dumps(line), file=sys.stderr)
+            OUT.write_text(json.dumps(result, indent=1) + "\n")
+    finally:
+        shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the ``melprint`` command can be asked for."""
