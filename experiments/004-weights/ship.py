@@ -28,6 +28,7 @@ from melprint.models.checkpoint import model_digest, save_weights
 from melprint.models.export import export_onnx
 from melprint.models.fingerprinter import Fingerprinter
 from melprint.recognition.search import PHASES, exactly, search
+from melprint.spec import SegmentSpec
 from melprint.weights.files import write_weights
 from melprint.weights.shipped import FOLDER
 
@@ -37,8 +38,10 @@ LIBRARIES = (20_000, 100_000)  # rows
 THRESHOLD_ROWS = 60_000
 SUMMARIES = {
     "compact": "small and fast, for large collections and modest machines",
-    "base": "two networks side by side; level with compact so far, at a third of its speed",
+    "base": "two networks side by side, four fingerprints a second: finds and places more, at a sixth of the speed",
 }
+# Twice as many fingerprints find short queries better, and tell repeats of a loop apart: results/defaults-*.jsonl.
+HOP_S = {"compact": 0.5, "base": 0.25}
 
 
 def unknown_scores(model: Fingerprinter, corpus: Corpus, num_queries: int) -> dict[int, dict[int, list[np.ndarray]]]:
@@ -47,7 +50,7 @@ def unknown_scores(model: Fingerprinter, corpus: Corpus, num_queries: int) -> di
     Queries come from the validation tracks, with noises and rooms of their split; the library holds training tracks.
     (Training tracks as queries would see stems and twins of themselves, of which the packages have some.)
     """
-    library = [tracks_of_rows(corpus.music_of("train"), rows) for rows in LIBRARIES]
+    library = [tracks_of_rows(corpus.music_of("train"), rows, model.segment) for rows in LIBRARIES]
     rows, first = embed_tracks(model, (track.samples(RATE_HZ) for track in library[-1]), 256)
     scores: dict[int, dict[int, list[np.ndarray]]] = {count: {} for count in LIBRARIES}
     for snr_db, room in (((0.0, 10.0), 0.8), ((60.0, 60.0), 0.0)):
@@ -62,14 +65,14 @@ def unknown_scores(model: Fingerprinter, corpus: Corpus, num_queries: int) -> di
     return scores
 
 
-def tracks_of_rows(tracks: list[Track], rows: int) -> list[Track]:
+def tracks_of_rows(tracks: list[Track], rows: int, segment: SegmentSpec) -> list[Track]:
     """The first tracks, in an order of their own, that have so many rows together."""
     shuffled = [tracks[i] for i in np.random.default_rng(1).permutation(len(tracks))]
-    total = np.cumsum([max(1, track.num_samples // (RATE_HZ // 2) - 1) for track in shuffled])
+    total = np.cumsum([segment.num_segments(track.num_samples) for track in shuffled])
     return shuffled[: 1 + int(np.searchsorted(total, rows))]
 
 
-def thresholds_of(scores: dict[int, dict[int, list[np.ndarray]]]) -> dict[str, Any]:
+def thresholds_of(scores: dict[int, dict[int, list[np.ndarray]]], segment: SegmentSpec) -> dict[str, Any]:
     """A line in the logarithm of the rows through the thresholds of each size; degraded and clean queries together."""
     decades = np.log10(np.array(LIBRARIES) / THRESHOLD_ROWS)
     rates = {}
@@ -83,21 +86,23 @@ def thresholds_of(scores: dict[int, dict[int, list[np.ndarray]]]) -> dict[str, A
         rates[f"{rate:g}"] = {"threshold": threshold, "slope": slope}
     num_queries = sum(map(len, scores[LIBRARIES[0]][SECONDS[0]]))
     return {
-        "num_segments": [2 * seconds - 1 for seconds in SECONDS],
+        "num_segments": [segment.num_segments(seconds * RATE_HZ) for seconds in SECONDS],
         "rows": THRESHOLD_ROWS,
         "num_queries": num_queries,
         "false_accept_rates": rates,
     }
 
 
-def open_set(work: Path, name: str, thresholds: dict[str, Any], rows: int) -> list[dict[str, Any]]:
+def open_set(
+    work: Path, name: str, thresholds: dict[str, Any], rows: int, segment: SegmentSpec
+) -> list[dict[str, Any]]:
     """What the thresholds accept of the mixed test queries: right ones, and wrong ones without their track."""
     lines = []
     for rate in FALSE_ACCEPT_RATES:
         limits = Thresholds.from_card(thresholds, rate)
         for seconds in SECONDS:
             found = np.load(work / f"{name}-{seconds}s.npz")
-            limit = limits.at(2 * seconds - 1, rows)
+            limit = limits.at(segment.num_segments(seconds * RATE_HZ), rows)
             accepted = (found["score"] >= limit) & (found["track"] == found["true_track"])
             lines.append(
                 {
@@ -125,7 +130,7 @@ def curve_of(checkpoint: Path) -> list[dict[str, float]]:
     return [{"step": step + 1, **rates} for step, rates in sorted(points.items())]
 
 
-def save_towers(checkpoints: list[Path], path: Path) -> Fingerprinter:
+def save_towers(checkpoints: list[Path], path: Path, hop_s: float) -> Fingerprinter:
     """Several trained networks of the same front end as one, see melprint.models.towers."""
     towers, weights = [], {}
     for number, checkpoint in enumerate(checkpoints):
@@ -138,7 +143,8 @@ def save_towers(checkpoints: list[Path], path: Path) -> Fingerprinter:
                 if name.startswith(f"{part}."):
                     weights[f"encoder.{part}s.{number}.{name.removeprefix(f'{part}.')}"] = value.numpy()
     config = {
-        **{part: model[part] for part in ("segment", "mel")},
+        "segment": {**model["segment"], "hop_s": hop_s},
+        "mel": model["mel"],
         "encoder": {"_target_": "melprint.models.towers.Towers", "towers": towers},
         "projection": {"_target_": "melprint.models.projection.Unchanged"},
     }
@@ -151,7 +157,11 @@ def ship(name: str, checkpoints: list[Path], corpus: Corpus, num_queries: int, c
     made = FOLDER / ".made"  # moved to their places together, when all is there
     made.mkdir(exist_ok=True)
     weights, graph = made / f"{name}.safetensors", made / f"{name}.onnx"
-    model = save_weights(checkpoints[0], weights) if len(checkpoints) == 1 else save_towers(checkpoints, weights)
+    model = (
+        save_weights(checkpoints[0], weights)
+        if len(checkpoints) == 1
+        else save_towers(checkpoints, weights, HOP_S[name])
+    )
     checkpoint = checkpoints[-1]
     difference = export_onnx(model, graph)
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -172,7 +182,7 @@ def ship(name: str, checkpoints: list[Path], corpus: Corpus, num_queries: int, c
             "curve": curve_of(checkpoint),
             "core_hours": core_hours,
         },
-        "thresholds": thresholds_of(unknown_scores(model, corpus, num_queries)),
+        "thresholds": thresholds_of(unknown_scores(model, corpus, num_queries), model.segment),
     }
     (made / card_path(name).name).write_text(json.dumps(card, indent=1) + "\n")
     for path in made.iterdir():

@@ -14,6 +14,8 @@ from typing import Any
 
 from ship import card_path, open_set
 
+import melprint
+from melprint.spec import SegmentSpec
 from melprint.weights.shipped import FOLDER, NAMES
 
 HERE = Path(__file__).parent
@@ -308,7 +310,10 @@ def main() -> None:
         mixed = [row for row in lines_of(name) if row["factor"] == "mixed"]
         if mixed and (RESULTS / f"{name}-1s.npz").exists():
             card["mixed"] = mixed
-            card["open_set"] = open_set(RESULTS, name, card["thresholds"], ROWS)
+            segment = melprint.load(name).segment
+            # The same music gives more rows with a shorter hop.
+            rows = round(ROWS * SegmentSpec().hop_s / segment.hop_s)
+            card["open_set"] = open_set(RESULTS, name, card["thresholds"], rows, segment)
         card_path(name).write_text(json.dumps(card, indent=1) + "\n")
         if "mixed" in card:
             (FOLDER / f"{name}.md").write_text(card_text(name), encoding="utf-8")

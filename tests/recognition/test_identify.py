@@ -153,9 +153,7 @@ def test_names_are_shown_as_they_are(
     assert "c?.wav" in capsys.readouterr().err + found.output
 
 
-def test_the_commands_say_what_they_did(
-    music_folder: Path, tmp_path: Path, music: Callable[..., np.ndarray]
-) -> None:
+def test_the_commands_say_what_they_did(music_folder: Path, tmp_path: Path, music: Callable[..., np.ndarray]) -> None:
     run = CliRunner().invoke
     folder = tmp_path / "new"
     said = run(app, ["fingerprint", str(music_folder), str(folder)])

@@ -72,7 +72,7 @@ def read_mono(path: Path, sample_rate_hz: int) -> NDArray[np.float32]:
         raise MelprintError(f"{path}: not a regular file; save it first")
     try:
         with soundfile.SoundFile(path) as file:
-            _refuse_truncated_wav(path)
+            refuse_truncated_wav(path)
             resampler = None  # at the same rate, samples stay what they are to the bit
             if file.samplerate != sample_rate_hz:
                 resampler = soxr.ResampleStream(file.samplerate, sample_rate_hz, file.channels, dtype="float32")
@@ -161,7 +161,7 @@ def map_pcm(path: Path, sample_rate_hz: int) -> NDArray[np.int16]:
         raise MelprintError(f"{path}: not a readable wav ({error}); prepare the folder again") from error
 
 
-def _refuse_truncated_wav(path: Path) -> None:
+def refuse_truncated_wav(path: Path) -> None:
     """Libsndfile shortens a truncated RIFF file without a word; the header tells the loss."""
     with path.open("rb") as file:
         if file.read(4) != b"RIFF":

@@ -143,17 +143,23 @@ def _not_there(
     digests = list(pool.map(_digest, [entry.path for entry in wanted]))
     there = catalog.tables.with_values("sha256", [digest for digest in digests if isinstance(digest, str)])
     by_key = catalog.tables.with_values("key", [entry.key for entry in wanted])
+    changed: dict[Path, Track] = {}
+    for entry, digest in zip(wanted, digests, strict=True):
+        older = by_key.get(entry.key)
+        if older is not None and older.sha256 != digest and older.path == shown(entry.path.resolve()):
+            changed[entry.path] = older
+    # What such a file was goes; a copy of it elsewhere comes in.
+    going = {older.sha256 for older in changed.values()}
     new: dict[str, _Entry] = {}
     for entry, digest in zip(wanted, digests, strict=True):
         if isinstance(digest, MelprintError):
             done.rejected.append((entry.path, str(digest)))
             said(f"left out: {digest}")
-        elif digest in there or digest in new:
+        elif (digest in there and digest not in going) or digest in new:
             done.there.append(entry.path)
         else:
-            older = by_key.get(entry.key)
-            same_file = older is not None and older.path == shown(entry.path.resolve())
-            new[digest] = _Entry(entry, digest, older.id if older is not None and same_file else None)
+            older = changed.get(entry.path)
+            new[digest] = _Entry(entry, digest, older.id if older is not None else None)
     return list(new.values())
 
 

@@ -354,9 +354,10 @@ class Catalog:
                 )
         with self.writing():
             there = self.tables.with_values("sha256", [each.track.sha256 for each in new])
+            going = {each.replaces for each in new}
             added: dict[str, NewTrack] = {}
             for each in new:
-                if each.track.sha256 not in there:
+                if each.track.sha256 not in there or there[each.track.sha256].id in going:
                     added.setdefault(each.track.sha256, each)
             if not added:
                 return []

@@ -25,7 +25,7 @@ def embed_segments(
     for start in range(0, len(segments_ST), batch_size):
         block = segments_ST[start : start + batch_size]
         wave = torch.zeros(batch_size, block.shape[1], device=device)
-        wave[: len(block)] = torch.from_numpy(np.ascontiguousarray(block)).to(device)
+        wave[: len(block)] = torch.from_numpy(np.array(block)).to(device)
         out[start : start + len(block)] = fingerprinter(wave / INT16_SCALE)[: len(block)].float().cpu().numpy()
     return out
 

@@ -238,7 +238,7 @@ def _answer(
         confidence = None
     return Answer(
         name, track.key, track.title, track.artist, track.album,
-        round(start_s, 3), round(end_s, 3), round(place.start_s + start_s, 3), round(place.start_s + end_s, 3),
+        *(round(float(time_s), 3) for time_s in (start_s, end_s, place.start_s + start_s, place.start_s + end_s)),
         round(place.score, 4), confidence, round(limit, 4), place.score >= limit,
     )  # fmt: skip
 
