@@ -113,7 +113,7 @@ def test_parts_of_other_catalogs_are_noticed(catalog: Catalog, tmp_path: Path) -
     with pytest.raises(MelprintError, match="holds the tracks of another catalog"):
         Catalog.open(catalog.folder)
     (catalog.folder / "tracks.sqlite").write_bytes(b"no database at all" * 100)
-    with pytest.raises(MelprintError, match="the database .* does not answer"):
+    with pytest.raises(MelprintError, match=r"the database .* does not answer"):
         Catalog.open(catalog.folder)
 
 
@@ -242,14 +242,16 @@ def test_a_merge_takes_what_is_new(catalog: Catalog, tmp_path: Path) -> None:
 def test_merges_that_make_no_sense_are_refused(catalog: Catalog, tmp_path: Path) -> None:
     with pytest.raises(MelprintError, match="is the same catalog as"):
         merge(catalog, Catalog.open(catalog.folder))
-    with Catalog.create(tmp_path / "base", "base") as other:
-        with pytest.raises(MelprintError, match=r"was made by another network \(base\)"):
-            merge(catalog, other)
+    with (
+        Catalog.create(tmp_path / "base", "base") as other,
+        pytest.raises(MelprintError, match=r"was made by another network \(base\)"),
+    ):
+        merge(catalog, other)
     with Catalog.create(tmp_path / "damaged") as other:
         other.append([new(1)])
         path = other.folder / "fingerprints-0.mm"
         path.write_bytes(b"\1" + path.read_bytes()[1:])
-        with Catalog.open(other.folder) as again, pytest.raises(MelprintError, match="track-1 in .* are damaged"):
+        with Catalog.open(other.folder) as again, pytest.raises(MelprintError, match=r"track-1 in .* are damaged"):
             merge(catalog, again)
     assert len(catalog) == 0
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from melprint.catalog import catalog as catalogs
 from melprint.catalog import vectors
 from melprint.catalog.care import describe, problems
 from melprint.catalog.catalog import Catalog, NewTrack

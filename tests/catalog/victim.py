@@ -49,7 +49,8 @@ def at_random(folder: Path, other: Path, log: Path, seed: int) -> None:
         elif what == "compact":
             change(log, catalog.compact)
         elif what == "reindex":
-            change(log, lambda kind=str(rng.choice(KINDS)): catalog.reindex(kind))
+            kind = str(rng.choice(KINDS))
+            change(log, lambda kind=kind: catalog.reindex(kind))
         elif what == "merge":
             change(log, lambda: merge(catalog, source), [track.key for track in source.tracks().values()])
         else:

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import os
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -28,6 +30,7 @@ SEARCH_QUERIES = 1_000  # a server takes 16,384
 MOST_NEIGHBOURS = 16_384
 FIELD = "vector"
 POLL_S = 0.5
+_USERS: Counter[str] = Counter()  # of folders of milvus-lite, in this process
 
 
 class MilvusIndex:
@@ -83,6 +86,8 @@ class MilvusIndex:
         """
         if self._client is None:
             self._client = _connect(self.uri, self.token, self.timeout_s)
+            if self.is_local:
+                _USERS[os.path.abspath(self.uri)] += 1
         return self._client
 
     def version(self) -> str:
@@ -191,6 +196,8 @@ class MilvusIndex:
         if self._client is not None:
             self._client.close()
             self._client = None
+            if self.is_local:
+                _let_go(os.path.abspath(self.uri))
 
     def settings(self) -> dict[str, object]:
         """Everything that changes the built index."""
@@ -275,6 +282,15 @@ class MilvusIndex:
         except (MilvusException, grpc.RpcError) as error:
             words = getattr(error, "message", "") or str(error)
             raise MelprintError(f"Milvus at {self.uri} {what}: {' '.join(words.split())}") from error
+
+
+def _let_go(path: str) -> None:
+    """Unlock a folder of milvus-lite that nobody in this process uses any more; pymilvus would at the exit."""
+    _USERS[path] -= 1
+    if not _USERS[path]:
+        from milvus_lite.server_manager import server_manager_instance
+
+        server_manager_instance.release_server(path)
 
 
 def _connect(uri: str, token: str | None, timeout_s: float) -> Any:

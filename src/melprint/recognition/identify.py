@@ -236,11 +236,23 @@ def _answer(
         confidence = round(catalog.confidence.of(place.score, place.num_segments, len(view), chances), 6)
     except MelprintError:
         confidence = None
+    times = (start_s, end_s, place.start_s + start_s, place.start_s + end_s)
+    query_start_s, query_end_s, reference_start_s, reference_end_s = (round(float(time_s), 3) for time_s in times)
     return Answer(
-        name, track.key, track.title, track.artist, track.album,
-        *(round(float(time_s), 3) for time_s in (start_s, end_s, place.start_s + start_s, place.start_s + end_s)),
-        round(place.score, 4), confidence, round(limit, 4), place.score >= limit,
-    )  # fmt: skip
+        name,
+        track.key,
+        track.title,
+        track.artist,
+        track.album,
+        query_start_s,
+        query_end_s,
+        reference_start_s,
+        reference_end_s,
+        round(place.score, 4),
+        confidence,
+        round(limit, 4),
+        place.score >= limit,
+    )
 
 
 def _nothing(name: str, limit: float) -> Answer:

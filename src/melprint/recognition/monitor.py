@@ -6,7 +6,6 @@ Axes: S segments · W windows · D fingerprint size.
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,8 @@ from melprint.matching.sequence import match_sequences
 from melprint.recognition.cues import Candidate, Cue, CueTracker, CueWriter, Window
 from melprint.recognition.search import embed_audible
 
-BLOCK_S = 30.0
+BLOCK_S = 30.0  # of a file
+LIVE_BLOCK_S = 5.0  # of a stream, where lines are to come soon
 KEPT_S = 120.0  # of fingerprints, to find where a track really begins and ends
 STATE_SUFFIX = ".state"
 
@@ -222,11 +222,12 @@ def monitor(
     _ = catalog.confidence  # refuses before any work
     writer, start_s, listed_s = _writer(out, source, resume=resume)
     follower = Follower(catalog, options, start_s)
-    blocks = partial(pcm_blocks, source, catalog.segment.sample_rate_hz, block_s=BLOCK_S, start_s=start_s)
+    block_s = BLOCK_S if isinstance(source, Path) else LIVE_BLOCK_S
+    blocks = pcm_blocks(source, catalog.segment.sample_rate_hz, block_s=block_s, start_s=start_s, raw=raw)
     listing = _Listing(catalog, options, listed_s)
     heard_s = start_s
     try:
-        for block in blocks(**({"raw": raw} if raw and source == "-" else {})):
+        for block in blocks:
             heard_s += len(block) / catalog.segment.sample_rate_hz
             yield from _write(writer, listing.take(follower.feed(block), follower.tracker.open_since(), follower.now_s))
             if writer is not None and out is not None:
