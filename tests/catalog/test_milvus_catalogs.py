@@ -79,6 +79,8 @@ def test_what_interrupted_changes_left_is_put_right(catalog: Catalog) -> None:
     # Killed while it was made anew.
     (catalog.folder / "milvus.json").unlink()
     assert finds(catalog, [3, 6]) == 1.0
+    catalog.reindex()
+    (catalog.folder / "milvus.json").unlink()
     catalog.append([new(20)])
     catalog.tidy()
     assert counted(catalog) == 6 * NUM_ROWS

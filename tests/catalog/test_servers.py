@@ -1,11 +1,13 @@
 """Catalogs whose tracks are in MariaDB or PostgreSQL, and whose fingerprints are in a server of Milvus."""
 
+import itertools
 import os
 import pwd
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,6 +85,8 @@ class MariaDB:
         self.process.kill()
         self.process.wait()
 
+    clear = stop
+
 
 class MySQLAddress(MariaDB):
     """The same server under the other name that people write."""
@@ -95,18 +99,21 @@ class PostgreSQL:
 
     def __init__(self, folder: Path) -> None:
         pytest.importorskip("psycopg", reason='pip install "psycopg[binary]"')
-        self.folder, self.port = folder, free_port()
         self.control, initdb = program("pg_ctl"), program("initdb")
+        # Folders of tests are closed to other accounts.
+        self.folder, self.port = Path(tempfile.mkdtemp(prefix="melprint-postgresql-")), free_port()
         if os.getuid() == 0:
             try:
-                shutil.chown(folder, "postgres")
+                shutil.chown(self.folder, "postgres")
             except LookupError:
+                self.folder.rmdir()
                 pytest.skip("PostgreSQL refuses root, and there is no account postgres")
-            for parent in folder.parents:
-                if parent.stat().st_uid == 0 and parent.stat().st_mode & 0o777 == 0o700:
-                    parent.chmod(0o711)
-        self.run(f"{initdb} -D {folder}/data -U root --auth=trust --encoding=UTF8 --locale=C")
+        self.run(f"{initdb} -D {self.folder}/data -U root --auth=trust --encoding=UTF8 --locale=C")
         self.start()
+
+    def clear(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder)
 
     def run(self, command: str) -> None:
         whole = ["su", "postgres", "-c", command] if os.getuid() == 0 else ["sh", "-c", command]
@@ -140,7 +147,7 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         answers(server)
         yield server
     finally:
-        server.stop()
+        server.clear()
 
 
 def answers(server: Any) -> None:
@@ -157,7 +164,8 @@ def answers(server: Any) -> None:
 @pytest.fixture
 def address(database: Any, request: pytest.FixtureRequest) -> Callable[[], str]:
     stem = f"t{abs(hash(request.node.nodeid)) % 10**8}"
-    return lambda count=iter(range(9)): database.make(f"{stem}_{next(count)}")
+    numbers = itertools.count()
+    return lambda: database.make(f"{stem}_{next(numbers)}")
 
 
 @pytest.mark.parametrize("options", [{}, {"index": "ivf-sq8"}, {"milvus": {"uri": "rows.db"}}], ids=str)
@@ -288,6 +296,9 @@ def test_a_server_of_milvus(milvus_server: str, tmp_path: Path) -> None:
         one.reindex()
         assert finds(one, [1, 599, 1000]) > 0.97
         assert problems(one) == []
+        with pytest.raises(MelprintError, match=r"cannot build HNSW with .*M"):
+            Catalog.create(tmp_path / "x", milvus={"uri": milvus_server, "params": {"M": -1}})
+        assert not any("x" == name for name in names_in(tmp_path))
         with pytest.raises(MelprintError, match=r"has a collection melprint_\w+ already"):
             Catalog.create(
                 tmp_path / "x", milvus={"uri": milvus_server, "collection": f"melprint_{one.settings['uid']}"}
@@ -303,18 +314,25 @@ def test_a_lost_server_of_milvus_is_named(milvus_server: str, tmp_path: Path, mo
     monkeypatch.setattr("melprint.catalog.milvus.ANSWER_S", 3.0)
     port = int(milvus_server.rpartition(":")[2])
     passed_on = free_port()
-    with Relay(passed_on, port) as relay:
-        with Catalog.create(tmp_path / "c", milvus={"uri": f"http://127.0.0.1:{passed_on}", **MILVUS_HNSW}) as catalog:
-            catalog.append([new(seed) for seed in range(10)])
-            catalog.tidy()
-            assert finds(catalog, [1]) == 1.0
-            relay.cut()
-            began = time.monotonic()
-            with pytest.raises(MelprintError, match=r"Milvus at http://127.0.0.1:\d+ cannot search: ") as caught:
-                catalog.search(heard(1), 1)
-            assert time.monotonic() - began < 20
+    address = {"uri": f"http://127.0.0.1:{passed_on}", **MILVUS_HNSW}
+    with Relay(passed_on, port) as relay, Catalog.create(tmp_path / "catalog", milvus=address) as catalog:
+        catalog.append([new(seed) for seed in range(10)])
+        catalog.tidy()
+        assert finds(catalog, [1]) == 1.0
+        relay.cut()
+        began = time.monotonic()
+        for change, words in (
+            (lambda: catalog.search(heard(1), 1), "cannot search"),
+            (lambda: catalog.remove(["track-2"]), "cannot delete tracks; they are not found any more"),
+        ):
+            with pytest.raises(MelprintError, match=r"Milvus at http://127.0.0.1:\d+ " + words) as caught:
+                change()
             assert len(str(caught.value)) < 300
             assert "\n" not in str(caught.value)
+        assert time.monotonic() - began < 100
+        assert [track.key for track in catalog.tracks().values()].count("track-2") == 0
+        catalog.reindex("exact")  # a way out
+        assert finds(catalog, [1]) == 1.0
 
 
 class Relay:

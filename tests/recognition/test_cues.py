@@ -13,7 +13,7 @@ WINDOW_S = 5.0
 
 
 def played(*stretches: tuple[int, float, float, float], step_s: float = 1.0, end_s: float = 0.0) -> list[Window]:
-    """Windows of a stream in which ``(track, first, last, offset)`` are accepted in windows that begin in [first, last].
+    """Windows of a stream; ``(track, first, last, offset)`` is accepted in those that begin in [first, last].
 
     The place in the track is the time in the stream plus the offset.
     """
@@ -191,12 +191,12 @@ def test_cues_leave_gaps() -> None:
 
 
 ROWS = [
-    {"start_s": 0.0, "end_s": 61.5, "key": "a", "title": 'The "Song", part 1', "artist": "Ünïcode", "track_start_s": 2.0,
-     "confidence": 0.99, "score": 0.8},
-    {"start_s": 61.5, "end_s": 70.02, "key": ""},
+    {"start_s": 0.0, "end_s": 61.48, "key": "a", "title": 'The "Song", part 1', "artist": "Ünïcode",
+     "track_start_s": 2.0, "confidence": 0.99, "score": 0.8},
+    {"start_s": 61.48, "end_s": 70.02, "key": ""},
     {"start_s": 70.02, "end_s": 7_000.0, "key": "b", "title": "", "artist": None, "track_start_s": 0.0,
      "confidence": 1.0, "score": 0.9},
-    {"start_s": 6_000.5, "end_s": 7_000.0, "key": "c", "title": "Two\nlines", "artist": "C", "track_start_s": 0.0,
+    {"start_s": 6_000.52, "end_s": 7_000.0, "key": "c", "title": "Two\nlines\rand", "artist": "C", "track_start_s": 0.0,
      "confidence": 1.0, "score": 0.9},
 ]  # fmt: skip
 
@@ -208,14 +208,14 @@ FILE "show.flac" WAVE
     INDEX 01 00:00:00
   TRACK 02 AUDIO
     TITLE "unknown"
-    INDEX 01 01:01:38
+    INDEX 01 01:01:36
   TRACK 03 AUDIO
     TITLE "b"
     INDEX 01 01:10:02
   TRACK 04 AUDIO
-    TITLE "Two lines"
+    TITLE "Two lines and"
     PERFORMER "C"
-    INDEX 01 100:00:38
+    INDEX 01 100:00:39
 """
 
 

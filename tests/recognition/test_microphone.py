@@ -1,7 +1,7 @@
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -120,13 +120,13 @@ class FakeSoundDevice:
 
 
 @pytest.fixture
-def microphone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., FakeSoundDevice]]:
+def microphone(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeSoundDevice]:
     def plug_in(*arguments: Any) -> FakeSoundDevice:
         fake = FakeSoundDevice(*arguments)
         monkeypatch.setitem(sys.modules, "sounddevice", fake)  # type: ignore[arg-type]
         return fake
 
-    yield plug_in
+    return plug_in
 
 
 def heard_until_unplugged(device: Any, **options: Any) -> np.ndarray:

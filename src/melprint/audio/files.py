@@ -3,6 +3,7 @@
 import os
 import struct
 import wave
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +20,28 @@ BLOCK_FRAMES = 1 << 18
 STREAMED_WAV_BYTES = 0x7FFF_F000  # writers on a pipe put 0 or about 2**31 or 2**32 where the length belongs
 
 
-def find_recordings(folder: Path) -> list[Path]:
+def find_recordings(folder: Path, unreadable: Callable[[MelprintError], None] | None = None) -> list[Path]:
     """Audio files below ``folder``, sorted; a file reached through symbolic links counts once.
 
+    Args:
+        folder: to look through.
+        unreadable: told of each folder below that cannot be read; by default the first one is an error.
+
     Raises:
-        MelprintError: the folder is missing or holds no audio file.
+        MelprintError: the folder is missing, cannot be read, or holds no audio file.
     """
+
+    def complain(error: OSError) -> None:
+        refused = MelprintError(f"{shown(Path(error.filename))}: cannot be read ({error.strerror})")
+        if unreadable is None or Path(error.filename) == folder:
+            raise refused from error
+        unreadable(refused)
+
     if not folder.is_dir():
         raise MelprintError(f"{folder} is not a folder; give one that holds wav, flac, mp3, ogg or opus files")
     found: dict[Path, Path] = {}
     visited: set[str] = set()
-    for parent, subfolders, names in os.walk(folder, followlinks=True):
+    for parent, subfolders, names in os.walk(folder, onerror=complain, followlinks=True):
         if (real_parent := os.path.realpath(parent)) in visited:
             subfolders.clear()
             continue

@@ -79,7 +79,7 @@ def add(
         MelprintError: a path is missing or holds no recordings, or the catalog cannot be written.
     """
     done = Added()
-    wanted = _wanted(paths)
+    wanted = _wanted(paths, done, said)
     pending: list[NewTrack] = []
     with progress_bar("add", len(wanted)) as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
         new = _not_there(catalog, wanted, pool, done, said)
@@ -123,11 +123,15 @@ class _Entry:
         )
 
 
-def _wanted(paths: Iterable[Path]) -> list[Wanted]:
+def _wanted(paths: Iterable[Path], done: Added, said: Callable[[str], None]) -> list[Wanted]:
+    def reject(error: MelprintError) -> None:
+        done.rejected.append((Path(str(error).rpartition(":")[0]), str(error)))
+        said(f"left out: {error}")
+
     found: dict[Path, Wanted] = {}
     for path in paths:
         if path.is_dir():
-            for file in find_recordings(path):
+            for file in find_recordings(path, reject):
                 found.setdefault(file.resolve(), Wanted(shown(file.relative_to(path)), file))
         elif path.exists():
             found.setdefault(path.resolve(), Wanted(shown(Path(path.name)), path))

@@ -136,9 +136,9 @@ class Catalog:
         vectors = vectors_for(folder, index, 0, milvus)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            with closing(vectors):
-                vectors.refuse()
             fingerprinter = save_weights(model, folder / MODEL)
+            with closing(vectors):
+                vectors.refuse(fingerprinter.dim)
             settings = {
                 "format": FORMAT,
                 "uid": uid,
@@ -482,7 +482,6 @@ class Catalog:
             old.close()
             self._vectors = None
             with closing(vectors_for(self.folder, kind, len(view), self.settings["milvus"])) as vectors:
-                vectors.refuse()
                 if len(view.rows) > len(view):
                     self._compact(view)
                     view = self.view()

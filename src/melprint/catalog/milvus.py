@@ -26,7 +26,12 @@ FLUSH_ROWS = 500_000
 FLUSHED_AT_END = 10_000
 AT_ONCE = 500  # tracks in one condition
 ANSWER_S = 30.0  # how long a search waits for a server that is gone
-SEARCH: dict[str, dict[str, Any]] = {"HNSW": {"ef": 64}, "IVF": {"nprobe": 24}}  # where nothing else is said
+# Of building and of searching, where nothing else is said; old servers have no values of their own.
+PARAMETERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "HNSW": ({"M": 16, "efConstruction": 80}, {"ef": 64}),
+    "IVF_PQ": ({"nlist": 1024, "m": 64, "nbits": 8}, {"nprobe": 32}),
+    "IVF": ({"nlist": 1024}, {"nprobe": 24}),
+}
 CHECKED_ROWS = 64
 
 
@@ -64,22 +69,29 @@ class MilvusVectors:
         if metric not in ("ip", "l2"):
             raise MelprintError(f"metric must be ip or l2, got {metric!r}")
         address = uri if "://" in uri else str(folder / uri)
-        self.server = MilvusIndex(address, kind, metric, params=params, token=token)  # type: ignore[arg-type]
-        usual = next((values for name, values in SEARCH.items() if self.server.kind.startswith(name)), {})
-        self.parameters = {**usual, **(search or {})}
+        usual = next((both for name, both in PARAMETERS.items() if kind.upper().startswith(name)), ({}, {}))
+        building = {**usual[0], **(params or {})}
+        self.server = MilvusIndex(address, kind, metric, params=building, token=token)  # type: ignore[arg-type]
+        self.parameters = {**usual[1], **(search or {})}
         self.collection = collection or "melprint"
         self.note = folder / NOTE
         self._loaded = False
 
-    def refuse(self) -> None:
-        """Nothing that answers, a kind that milvus-lite does not have, or a collection that somebody else has."""
+    def refuse(self, dim: int) -> None:
+        """Nothing that answers, an index that it does not have, or a collection that somebody else has."""
         if not re.fullmatch(r"[A-Za-z_]\w{0,254}", self.collection, re.ASCII):
             raise MelprintError(f"a collection of Milvus is named with letters, digits and _, got {self.collection!r}")
         self.server.refuse()
-        if self._synced() is None and self._exists():
+        if self._exists():
             raise MelprintError(
                 f"Milvus at {self.server.uri} has a collection {self.collection} already; choose another name"
             )
+        try:
+            self._begin(dim)  # empty, to hear what it says to the parameters
+        finally:
+            with self.server.explained(f"cannot remove the collection {self.collection}"):
+                self.server.client.drop_collection(self.collection, timeout=self.server.timeout_s)
+            self._loaded = False
 
     def covered(self, view: View) -> int:
         """Rows of the tracks up to the noted one."""

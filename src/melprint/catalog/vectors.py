@@ -47,8 +47,8 @@ class Vectors(Protocol):
 
     name: str
 
-    def refuse(self) -> None:
-        """Say what it lacks before it is made for the first time.
+    def refuse(self, dim: int) -> None:
+        """Say what a new catalog lacks for fingerprints of ``dim`` numbers.
 
         Raises:
             MelprintError: with what to install, to start or to change.
@@ -92,8 +92,8 @@ class ExactVectors:
 
     name = EXACT
 
-    def refuse(self) -> None:
-        """It lacks nothing."""
+    def refuse(self, dim: int) -> None:
+        """Nothing."""
 
     def covered(self, view: View) -> int:
         """None: all are compared."""
@@ -139,7 +139,7 @@ class FaissVectors:
         self.folder, self.kind, self.name = folder, kind, kind
         self.opened: tuple[Path, FaissIndex] | None = None
 
-    def refuse(self) -> None:
+    def refuse(self, dim: int) -> None:
         """Faiss that is not installed."""
         self._empty()
 

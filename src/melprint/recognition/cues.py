@@ -263,8 +263,9 @@ class CueWriter:
             self._put(json.dumps(values, ensure_ascii=False))
         elif self._kind == ".csv":
             line = io.StringIO()
-            csv.DictWriter(line, COLUMNS, lineterminator="").writerow(values)
-            self._put(line.getvalue())
+            # Its own line ending, so that a title with any kind of new line is quoted.
+            csv.DictWriter(line, COLUMNS, lineterminator="\r\n").writerow(values)
+            self._put(line.getvalue().removesuffix("\r\n"))
         else:
             self._put(self._cue_track(values))
 
