@@ -24,7 +24,10 @@ LEAST = 0.97
 MANY = list(range(80))  # enough for lists to be learnt
 
 
-@pytest.fixture(params=KINDS)
+SLOW = ("ivfpq", "hnsw")
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in KINDS])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "milvus-lite":
         pytest.importorskip("milvus_lite", reason="make .venv/tested installs it")

@@ -171,10 +171,20 @@ def agrees(catalog: Catalog, there: dict[str, np.ndarray], rng: np.random.Genera
     np.testing.assert_allclose(hits.scores[:, 0], cosines.max(axis=1), atol=2e-6)
 
 
+@pytest.fixture
+def _no_waiting_for_disks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("melprint.catalog.rows.os.fsync", lambda number: None)
+    monkeypatch.setattr(
+        "melprint.catalog.tables._sync_fully", lambda connection, _: connection.execute("PRAGMA synchronous=OFF")
+    )
+
+
+@pytest.mark.usefixtures("_no_waiting_for_disks")
 def test_changes_in_random_order(tmp_path: Path) -> None:
     change_at_random(tmp_path / "catalog", 300)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_no_waiting_for_disks")
 def test_many_changes_in_random_order(tmp_path: Path) -> None:
     change_at_random(tmp_path / "catalog", 1000)

@@ -109,6 +109,7 @@ def test_what_milvus_has_lost_is_said_and_made_again(catalog: Catalog) -> None:
     assert finds(catalog, [0, 7]) == 1.0
 
 
+@pytest.mark.slow
 def test_catalogs_share_a_folder_of_milvus(catalog: Catalog, tmp_path: Path) -> None:
     where = str(tmp_path / "catalog" / "rows.db")
     with Catalog.create(tmp_path / "other", milvus={"uri": where, "kind": "ivf_flat", "metric": "l2"}) as other:
@@ -125,6 +126,7 @@ def test_catalogs_share_a_folder_of_milvus(catalog: Catalog, tmp_path: Path) -> 
     assert finds(catalog, [0, 7]) == 1.0
 
 
+@pytest.mark.slow
 def test_a_second_process_is_told_that_milvus_lite_is_taken(catalog: Catalog) -> None:
     finds(catalog, [1])
     code = (

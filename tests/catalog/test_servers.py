@@ -298,7 +298,7 @@ def test_a_server_of_milvus(milvus_server: str, tmp_path: Path) -> None:
         assert problems(one) == []
         with pytest.raises(MelprintError, match=r"cannot build HNSW with .*M"):
             Catalog.create(tmp_path / "x", milvus={"uri": milvus_server, "params": {"M": -1}})
-        assert not any("x" == name for name in names_in(tmp_path))
+        assert "x" not in names_in(tmp_path)
         with pytest.raises(MelprintError, match=r"has a collection melprint_\w+ already"):
             Catalog.create(
                 tmp_path / "x", milvus={"uri": milvus_server, "collection": f"melprint_{one.settings['uid']}"}
