@@ -175,3 +175,36 @@ def test_duplicates_can_be_left_out_when_adding(one_by_one: bool, catalog: Catal
 def test_impossible_options_are_refused(catalog: Catalog) -> None:
     with pytest.raises(MelprintError, match="min_duration_s must be positive"):
         duplicates(catalog, min_duration_s=0)
+
+
+def test_silence_is_no_common_part_and_a_silent_file_is_not_added(
+    catalog: Catalog, waves: list[np.ndarray], tmp_path: Path
+) -> None:
+    silence = np.zeros(15 * RATE, np.float32)
+    for number in (0, 1):
+        soundfile.write(tmp_path / f"{number}.wav", np.concatenate([waves[number][: 12 * RATE], silence]), RATE)
+    soundfile.write(tmp_path / "silent.wav", silence, RATE)
+    soundfile.write(tmp_path / "short.wav", waves[0][:1_600], RATE)
+    done = add(catalog, sorted(tmp_path.glob("*.wav")), skip_duplicates=True)
+    assert {track.key for track in done.tracks} == {"0.wav", "1.wav"}
+    assert {path.name for path, _ in done.rejected} == {"silent.wav", "short.wav"}
+    assert not duplicates(catalog)
+
+
+def test_a_file_is_known_by_its_place_whatever_its_key(
+    catalog: Catalog, waves: list[np.ndarray], tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "a.wav", waves[0], RATE)
+    add(catalog, [tmp_path / "a.wav"])
+    catalog.update("a.wav", key="mine")
+    soundfile.write(tmp_path / "a.wav", waves[1], RATE)
+    assert [track.key for track in add(catalog, [tmp_path / "a.wav"]).tracks] == ["mine"]
+    assert len(catalog) == 1
+
+
+def test_one_bad_argument_does_not_stop_the_others(catalog: Catalog, waves: list[np.ndarray], tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", waves[0], RATE)
+    (tmp_path / "empty").mkdir()
+    done = add(catalog, [tmp_path / "empty", tmp_path / "none.wav", tmp_path / "a.wav"])
+    assert [track.key for track in done.tracks] == ["a.wav"]
+    assert len(done.rejected) == 2

@@ -66,6 +66,8 @@ def test_what_interrupted_changes_left_is_put_right(catalog: Catalog) -> None:
     vectors._write_note(5)
     assert vectors.covered(catalog.view()) == 5 * NUM_ROWS
     assert finds(catalog, [4, 5, 7]) == 1.0
+    for rows in catalog.search(heard(6), 9).rows.tolist():
+        assert len(set(rows)) == 9  # none twice, by the collection and by comparing
     catalog.tables.remove([8])
     assert not any("track-7" in keys for keys in found_keys(catalog, heard(7), 3))
     assert problems(catalog) == []

@@ -119,11 +119,14 @@ def test_a_long_recording_says_where_its_track_begins_and_holds_several(
     assert second.reference_start_s == pytest.approx(0.0, abs=1.0)
 
 
-def test_silence_and_a_recording_of_a_few_milliseconds_are_not_in_the_catalog(catalog: Catalog, tmp_path: Path) -> None:
+def test_silence_is_named_and_a_click_is_not_in_the_catalog(catalog: Catalog, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silence.wav", np.zeros(3 * RATE), RATE)
     soundfile.write(tmp_path / "click.wav", np.full(80, 0.5), RATE)
-    for answers in identify(catalog, [tmp_path / "silence.wav", tmp_path / "click.wav"]):
-        assert not only(answers).accepted
+    silence, click = identify(catalog, [tmp_path / "silence.wav", tmp_path / "click.wav"])
+    assert isinstance(silence, MelprintError)
+    assert "silence.wav: is silent" in str(silence)
+    assert not only(click).accepted
+    assert not catalog.identify(np.zeros(3 * RATE))[0].accepted
 
 
 @pytest.mark.parametrize("duration_s", [1.0, 1.2, 1.7, 2.0, 3.0])
@@ -188,8 +191,11 @@ def test_bad_input_is_refused_in_a_sentence(catalog: Catalog, tmp_path: Path) ->
         list(identify(catalog, [tmp_path / "any.wav"], matcher="best"))
     missing = CliRunner().invoke(app, ["identify", str(catalog.folder), str(tmp_path / "none.wav")])
     assert missing.exit_code == 1
-    nothing = CliRunner().invoke(app, ["identify", str(catalog.folder), str(tmp_path / "*.mp3")])
+    soundfile.write(tmp_path / "good.wav", np.random.default_rng(0).standard_normal(3 * RATE) / 8, RATE)
+    asked = [str(tmp_path / "*.mp3"), str(tmp_path / "good.wav")]
+    nothing = CliRunner().invoke(app, ["identify", str(catalog.folder), *asked])
     assert nothing.exit_code == 1
+    assert "good.wav" in nothing.stdout  # the others are answered
 
 
 def test_an_empty_catalog_knows_nothing(tmp_path: Path, music: Callable[..., np.ndarray]) -> None:

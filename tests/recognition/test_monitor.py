@@ -135,11 +135,13 @@ def test_a_recording_that_breaks_off_keeps_what_was_found(
     cut = tmp_path / "cut.flac"
     data = recording.read_bytes()
     cut.write_bytes(data[: len(data) * 2 // 3])
-    rows = []
     with pytest.raises(MelprintError, match=r"cut\.flac"):
-        for row in monitor(catalog, cut, out=tmp_path / "cut.csv"):
-            rows.append(row.as_json())
-    assert [row["key"] for row in rows if row["key"]][:1] == ["1.flac"]
+        list(monitor(catalog, cut, out=tmp_path / "cut.jsonl"))
+    rows = [json.loads(line) for line in (tmp_path / "cut.jsonl").read_text().splitlines()]
+    # What was being played when it broke off is listed too.
+    known = [row["key"] for row in rows if row["key"]]
+    assert known[:2] == ["1.flac", "2.flac"]
+    assert rows[-1]["end_s"] > programme[1][1][2]
 
 
 def test_listening_gives_an_answer_once_it_is_sure_and_follows_a_change(
@@ -174,3 +176,52 @@ def test_the_command_that_listens_takes_a_file_for_the_microphone(catalog: Catal
     )
     assert said.exit_code == 0, said.output
     assert "2.flac" in said.stdout
+
+
+def test_a_catalog_may_change_while_it_is_listened_with(programme: tuple[np.ndarray, list], tmp_path: Path) -> None:
+    for number in range(4):
+        soundfile.write(tmp_path / f"{number}.flac", synthesize(number, 40.0), RATE)
+    with Catalog.create(tmp_path / "c") as catalog:
+        add(catalog, sorted(tmp_path.glob("*.flac")))
+        wave = (synthesize(1, 40.0) * 32_767).astype(np.int16)
+        listener, follower = Listener(catalog), Follower(catalog)
+        before = listener.feed(wave[: 10 * RATE])
+        follower.feed(wave[: 10 * RATE])
+        assert (before[-1].key, before[-1].sure) == ("1.flac", True)
+        catalog.remove(["0.flac"])
+        catalog.compact()  # rows have other numbers from here on
+        during = listener.feed(wave[10 * RATE : 14 * RATE])
+        follower.feed(wave[10 * RATE : 14 * RATE])
+        assert {(answer.key, answer.sure) for answer in during} == {("1.flac", True)}
+        catalog.remove(["1.flac"])
+        after = listener.feed(wave[14 * RATE :])
+        follower.feed(wave[14 * RATE :])
+        follower.finish()
+        assert not any(answer.sure for answer in after)
+
+
+@pytest.mark.parametrize("speed", [1.01, 0.98])
+def test_music_that_runs_a_bit_too_fast_or_too_slow_is_one_cue(speed: float, catalog: Catalog) -> None:
+    track = synthesize(1, 40.0)
+    played = np.interp(np.arange(0, len(track) - 1, speed), np.arange(len(track)), track)
+    follower = Follower(catalog)
+    cues = follower.feed((played * 32_767).astype(np.int16)) + follower.finish()
+    assert len(cues) == 1
+    assert cues[0].start_s == pytest.approx(0.0, abs=1.0)
+    assert cues[0].end_s == pytest.approx(40.0 / speed, abs=3.0)
+
+
+def test_an_earlier_list_is_not_lost_by_a_mistake(catalog: Catalog, recording: Path, tmp_path: Path) -> None:
+    out = tmp_path / "list.csv"
+    list(monitor(catalog, recording, out=out))
+    before = out.read_bytes()
+    with pytest.raises(MelprintError, match="typo"):
+        list(monitor(catalog, tmp_path / "typo.wav", out=out))
+    assert out.read_bytes() == before
+    rows = monitor(catalog, recording, out=out)
+    next(rows)
+    rows.close()
+    begun = out.read_bytes()
+    with pytest.raises(MelprintError, match="--resume"):
+        list(monitor(catalog, recording, out=out))
+    assert out.read_bytes() == begun

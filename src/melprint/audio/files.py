@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 
 from melprint.errors import MelprintError
 
-SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus"})
+BY_LIBSNDFILE = frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff"})
+BY_FFMPEG = frozenset({".m4a", ".m4b", ".aac", ".amr", ".wma", ".weba", ".webm", ".mka", ".mp2", ".ac3", ".ape", ".wv"})
+SUFFIXES = BY_LIBSNDFILE | BY_FFMPEG
 INT16_SCALE = 32_768.0
 CANCELLATION_DB = -20.0  # a mix this far below its channels has lost the music to opposite phases
 BLOCK_FRAMES = 1 << 18
+MISSING_FRAMES = {"FLAC": 0, "MP3": 1 << 15}  # of an MP3 without a header of its length, the number is an estimate
 STREAMED_WAV_BYTES = 0x7FFF_F000  # writers on a pipe put 0 or about 2**31 or 2**32 where the length belongs
 
 
@@ -38,7 +41,7 @@ def find_recordings(folder: Path, unreadable: Callable[[MelprintError], None] | 
         unreadable(refused)
 
     if not folder.is_dir():
-        raise MelprintError(f"{folder} is not a folder; give one that holds wav, flac, mp3, ogg or opus files")
+        raise MelprintError(f"{folder} is not a folder; give one that holds wav, flac, mp3, ogg, opus or m4a files")
     found: dict[Path, Path] = {}
     visited: set[str] = set()
     for parent, subfolders, names in os.walk(folder, onerror=complain, followlinks=True):
@@ -54,7 +57,7 @@ def find_recordings(folder: Path, unreadable: Callable[[MelprintError], None] | 
                 if real not in found or found[real].is_symlink():
                     found[real] = path
     if not found:
-        raise MelprintError(f"{folder} holds no wav, flac, mp3, ogg or opus file")
+        raise MelprintError(f"{folder} holds no wav, flac, mp3, ogg, opus or m4a file")
     return sorted(found.values())
 
 
@@ -82,6 +85,10 @@ def read_mono(path: Path, sample_rate_hz: int) -> NDArray[np.float32]:
     """
     if path.exists() and not path.is_file():
         raise MelprintError(f"{path}: not a regular file; save it first")
+    if path.suffix.lower() in BY_FFMPEG:
+        from melprint.audio.streams import read_whole
+
+        return read_whole(path, sample_rate_hz)
     try:
         with soundfile.SoundFile(path) as file:
             refuse_truncated_wav(path)
@@ -89,12 +96,13 @@ def read_mono(path: Path, sample_rate_hz: int) -> NDArray[np.float32]:
             if file.samplerate != sample_rate_hz:
                 resampler = soxr.ResampleStream(file.samplerate, sample_rate_hz, file.channels, dtype="float32")
             blocks, read = [np.zeros((0, file.channels), np.float32)], 0
-            for block in file.blocks(BLOCK_FRAMES, dtype="float32", always_2d=True):
+            # Not SoundFile.blocks: where a read falls short, it gives what happened to be in memory.
+            while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
                 if not np.isfinite(block).all():
                     raise MelprintError(f"{path}: holds NaN or infinite samples; export it again")
                 read += len(block)
                 blocks.append(resampler.resample_chunk(block) if resampler else block)
-            if file.format == "FLAC" and read < file.frames:
+            if file.format in ("FLAC", "MP3") and read < file.frames - MISSING_FRAMES[file.format]:
                 raise MelprintError(f"{path}: truncated, {read} of {file.frames} frames are there")
             if resampler:
                 blocks.append(resampler.resample_chunk(blocks[0], last=True))

@@ -120,6 +120,18 @@ def pcm_blocks(
         raise broken
 
 
+def read_whole(path: Path, sample_rate_hz: int) -> NDArray[np.float32]:
+    """A whole file ``(T,)`` in [-1, 1], mixed as :func:`melprint.audio.files.read_mono` does it.
+
+    Raises:
+        MelprintError: unreadable, without audio, or damaged.
+    """
+    parts = list(_at_rate(_native(path, 0.0, CHUNK_S, None), sample_rate_hz))
+    if len({part.shape[1] for part in parts}) == 1:
+        parts = [np.concatenate(parts)]
+    return np.concatenate([mix_down(part) for part in parts] or [np.empty(0, np.float32)])
+
+
 def read_beginning(path: Path, sample_rate_hz: int, duration_s: float) -> NDArray[np.int16]:
     """The first ``duration_s`` of a file ``(T,)``; what follows is not decoded.
 

@@ -7,7 +7,7 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +20,14 @@ from melprint.audio.files import find_recordings, shown
 from melprint.audio.framing import segments_of
 from melprint.catalog.catalog import Catalog, NewTrack
 from melprint.catalog.dedup import Shared, duplicate_of
-from melprint.catalog.tables import TEXT, Track
+from melprint.catalog.tables import PATH, TEXT, Track
 from melprint.catalog.tags import tags_of
 from melprint.errors import MelprintError
 from melprint.fingerprints.embedding import embed_segments
 from melprint.fingerprints.extractor import decoded, sources_of
 from melprint.progress import progress_bar
+from melprint.recognition.search import is_silent
+from melprint.spec import SegmentSpec
 
 BATCH_SIZE = 256
 COMMIT_ROWS = 16_384
@@ -96,7 +98,7 @@ def add(
                 done.duplicates.append((entry.wanted.path, shared))
                 said(f"left out: {shown(entry.wanted.path)} has the audio of {shared.key}")
                 continue
-            pending.append(NewTrack(track, rows, entry.replaces))
+            pending.append(NewTrack(track, rows, entry.replaces.id if entry.replaces else None))
             num_rows += len(rows)
             if num_rows >= COMMIT_ROWS or time.monotonic() - last > COMMIT_S:
                 done.tracks += catalog.append(pending)
@@ -110,33 +112,39 @@ def add(
 class _Entry:
     wanted: Wanted
     sha256: str
-    replaces: int | None
+    replaces: Track | None  # what the same file was when it was added
 
     def track(self, duration_s: float) -> Track:
         tags = tags_of(self.wanted.path)
         return Track(
-            key=self.wanted.key,
+            key=self.replaces.key if self.replaces else self.wanted.key,
             **{name: tags.get(name, "")[:TEXT] for name in ("title", "artist", "album")},
             duration_s=duration_s,
-            path=shown(self.wanted.path.resolve())[:4096],
+            path=shown(self.wanted.path.resolve())[:PATH],
             sha256=self.sha256,
         )
 
 
-def _wanted(paths: Iterable[Path], done: Added, said: Callable[[str], None]) -> list[Wanted]:
+def _wanted(paths: Sequence[Path], done: Added, said: Callable[[str], None]) -> list[Wanted]:
     def reject(error: MelprintError) -> None:
         done.rejected.append((Path(str(error).rpartition(":")[0]), str(error)))
         said(f"left out: {error}")
 
     found: dict[Path, Wanted] = {}
     for path in paths:
-        if path.is_dir():
-            for file in find_recordings(path, reject):
-                found.setdefault(file.resolve(), Wanted(shown(file.relative_to(path)), file))
-        elif path.exists():
-            found.setdefault(path.resolve(), Wanted(shown(Path(path.name)), path))
-        else:
-            raise MelprintError(f"there is no {path}; give files or folders")
+        try:
+            if path.is_dir():
+                for file in find_recordings(path, reject):
+                    found.setdefault(file.resolve(), Wanted(shown(file.relative_to(path)), file))
+            elif path.exists():
+                found.setdefault(path.resolve(), Wanted(shown(Path(path.name)), path))
+            else:
+                raise MelprintError(f"there is no {shown(path)}; give files or folders")
+        except MelprintError as error:
+            if len(paths) == 1:
+                raise
+            done.rejected.append((path, str(error)))
+            said(f"left out: {error}")
     return list(found.values())
 
 
@@ -146,12 +154,13 @@ def _not_there(
     """Files whose content the catalog does not have, each once."""
     digests = list(pool.map(_digest, [entry.path for entry in wanted]))
     there = catalog.tables.with_values("sha256", [digest for digest in digests if isinstance(digest, str)])
-    by_key = catalog.tables.with_values("key", [entry.key for entry in wanted])
-    changed: dict[Path, Track] = {}
-    for entry, digest in zip(wanted, digests, strict=True):
-        older = by_key.get(entry.key)
-        if older is not None and older.sha256 != digest and older.path == shown(entry.path.resolve()):
-            changed[entry.path] = older
+    places = {entry.path: shown(entry.path.resolve())[:PATH] for entry in wanted}
+    by_path = catalog.tables.with_values("path", list(places.values()))
+    changed = {
+        entry.path: by_path[places[entry.path]]
+        for entry, digest in zip(wanted, digests, strict=True)
+        if isinstance(digest, str) and places[entry.path] in by_path and by_path[places[entry.path]].sha256 != digest
+    }
     # What such a file was goes; a copy of it elsewhere comes in.
     going = {older.sha256 for older in changed.values()}
     new: dict[str, _Entry] = {}
@@ -163,8 +172,19 @@ def _not_there(
             done.there.append(entry.path)
         else:
             older = changed.get(entry.path)
-            new[digest] = _Entry(entry, digest, older.id if older is not None else None)
+            new[digest] = _Entry(entry, digest, older)
     return list(new.values())
+
+
+def _unfit(samples: NDArray[np.int16], entry: _Entry, segment: SegmentSpec) -> MelprintError | None:
+    """Why no fingerprint can be taken of a recording."""
+    name = shown(entry.wanted.path)
+    if len(samples) < segment.num_samples:
+        duration_s = len(samples) / segment.sample_rate_hz
+        return MelprintError(f"{name}: lasts {duration_s:.2f} s, a fingerprint needs {segment.duration_s:g} s")
+    if is_silent(samples):
+        return MelprintError(f"{name}: is silent, there is nothing to recognise")
+    return None
 
 
 def _digest(path: Path) -> str | MelprintError:
@@ -198,6 +218,9 @@ def _fingerprinted(
     for entry, (_, samples) in zip(entries, decoded(sources), strict=True):
         if isinstance(samples, MelprintError):
             yield entry, samples, 0.0
+            continue
+        if (unfit := _unfit(samples, entry, segment)) is not None:
+            yield entry, unfit, 0.0
             continue
         segments = segments_of(samples, segment)
         expected.append((entry, len(segments), len(samples) / segment.sample_rate_hz))

@@ -6,6 +6,7 @@ writes; the others wait, and readers see the catalog as it was before or as it i
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -40,6 +41,8 @@ SETTINGS = "catalog.json"
 NEEDED = ("uid", "model", "model_digest", "dim", "sql", "milvus")
 MODEL = "model.safetensors"
 CALIBRATION = "calibration.json"
+LOCK = ".writer.lock"
+CLAIM = ".creating"
 WAIT_S = 60.0  # for another process that writes
 DEAD_SHARE = 0.3  # of the file's rows, from which on it is written anew without them
 FEWEST_DEAD = 10_000
@@ -93,7 +96,7 @@ class Catalog:
             raise MelprintError(f"{folder / MODEL} is not the network that made this catalog; restore it from a copy")
         url = settings.get("sql")
         self.tables = Tables(url) if url else Tables.in_folder(folder)
-        self._lock = FileLock(folder / ".writer.lock")
+        self._lock = FileLock(folder / LOCK)
         self._view: View | None = None
         self._vectors: tuple[str, Vectors] | None = None
         self._confidence: tuple[int, Confidence | None] | None = None
@@ -125,41 +128,63 @@ class Catalog:
             MelprintError: the folder is in use, or the database or Milvus cannot be had.
         """
         folder = Path(folder)
-        if (folder / SETTINGS).exists():
-            raise MelprintError(f"{folder} is a catalog already; add to it, or choose another folder")
-        if folder.exists() and not _is_empty(folder):
-            raise MelprintError(f"{folder} is not empty; choose a new folder for the catalog")
-        uid = uuid4().hex
+        is_new = not folder.exists()
+        if not is_new and not _is_free(folder):
+            _refuse(folder)
+        made = False  # by this call, which may then take it away again
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / LOCK, timeout=WAIT_S):
+                if not _is_free(folder):  # another process was faster
+                    _refuse(folder)
+                made = is_new
+                try:
+                    cls._fill(folder, model, index, sql, milvus)
+                except BaseException:
+                    for path in folder.iterdir():  # it was empty, and nobody else makes a catalog here now
+                        if path.name != LOCK:
+                            shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    raise
+        except BaseException as error:
+            if made:
+                shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise MelprintError(f"{folder} cannot be made ({error.strerror or error})") from error
+            raise
+        return cls.open(folder, device)
+
+    @classmethod
+    def _fill(
+        cls, folder: Path, model: str | Path, index: str, sql: str | None, milvus: Mapping[str, Any] | None
+    ) -> None:
+        # A creation that was killed goes on under the same number: its database may be claimed already.
+        claim = folder / CLAIM
+        uid = claim.read_text() if claim.exists() else uuid4().hex
+        claim.write_text(uid)
         if milvus:
             index = MILVUS if index == AUTO else index
             milvus = {**milvus, "collection": milvus.get("collection") or f"melprint_{uid}"}
-        vectors = vectors_for(folder, index, 0, milvus)
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            fingerprinter = save_weights(model, folder / MODEL)
-            with closing(vectors):
-                vectors.refuse(fingerprinter.dim)
-            settings = {
-                "format": FORMAT,
-                "uid": uid,
-                "version": __version__,
-                "created": now(),
-                "model": str(model),
-                "model_digest": model_digest(fingerprinter),
-                "dim": fingerprinter.dim,
-                "dtype": DTYPE.name,
-                "sql": sql,
-                "milvus": dict(milvus) if milvus else None,
-            }
-            tables = Tables(sql) if sql else Tables.in_folder(folder)
+        fingerprinter = save_weights(model, folder / MODEL)
+        with closing(vectors_for(folder, index, 0, milvus)) as vectors:
+            vectors.refuse(fingerprinter.dim)
+        settings = {
+            "format": FORMAT,
+            "uid": uid,
+            "version": __version__,
+            "created": now(),
+            "model": str(model),
+            "model_digest": model_digest(fingerprinter),
+            "dim": fingerprinter.dim,
+            "dtype": DTYPE.name,
+            "sql": sql,
+            "milvus": dict(milvus) if milvus else None,
+        }
+        with closing(Tables(sql) if sql else Tables.in_folder(folder)) as tables:
             tables.create(uid, index)
-            tables.close()
-            with replacing(folder / SETTINGS) as file:  # last: without it there is no catalog
-                json.dump(settings, file, indent=1)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        return cls.open(folder, device)
+        with replacing(folder / SETTINGS) as file:  # last: without it there is no catalog
+            os.chmod(file.fileno(), 0o600)  # addresses may hold passwords
+            json.dump(settings, file, indent=1)
+        claim.unlink()
 
     @classmethod
     def open(cls, folder: str | Path, device: str = "cpu") -> "Catalog":
@@ -508,11 +533,21 @@ class Catalog:
         return RowFile(self.folder, generation, self.settings["dim"])
 
 
-def _is_empty(folder: Path) -> bool:
+def _is_free(folder: Path) -> bool:
+    """Whether a catalog can be made there: an empty folder, or what a killed creation has left."""
+    if not folder.is_dir():
+        return False
     try:
-        return folder.is_dir() and not any(folder.iterdir())
-    except PermissionError as error:
-        raise MelprintError(f"{folder} cannot be read; give yourself the right to") from error
+        names = {path.name for path in folder.iterdir()} - {LOCK}
+    except OSError as error:
+        raise MelprintError(f"{folder} cannot be used ({error.strerror})") from error
+    return not names or (CLAIM in names and SETTINGS not in names)
+
+
+def _refuse(folder: Path) -> None:
+    if (folder / SETTINGS).exists():
+        raise MelprintError(f"{folder} is a catalog already; add to it, or choose another folder")
+    raise MelprintError(f"{folder} is not empty; choose a new folder for the catalog")
 
 
 def is_catalog(path: Path) -> bool:

@@ -14,8 +14,11 @@ from scipy.sparse.csgraph import connected_components
 
 from melprint.catalog.view import View
 from melprint.errors import MelprintError
+from melprint.fingerprints.embedding import embed_segments
+from melprint.fingerprints.rows import Rows
 from melprint.matching.extent import best_stretch
 from melprint.progress import progress_bar
+from melprint.recognition.search import exactly
 from melprint.spec import SegmentSpec
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ NEAR = 0.55  # cosine of neighbours that count
 FEWEST_VOTES = 4
 DIAGONALS = 4  # alignments of two tracks that are looked at
 ROWS_AT_ONCE = 4096
+SILENT = 0.97  # cosine with the fingerprint of silence
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def duplicates(
             f"min_duration_s must be positive and min_similarity in (0, 1], got {min_duration_s} and {min_similarity}"
         )
     view = catalog.view()
-    names = {number: track.key for number, track in catalog.tracks().items()}
+    names, silence = {number: track.key for number, track in catalog.tracks().items()}, silence_of(catalog)
     found: dict[tuple[int, int], Shared] = {}
     with progress_bar("compare", len(view.first)) as advance:
         for positions in _groups_of_tracks(view.count):
@@ -119,11 +123,11 @@ def duplicates(
                     if pair in found:
                         continue
                     common = _shared(
-                        view.rows_at(position), view.rows_at(other), diagonals, catalog.segment,
+                        _audible(view.rows_at(position), silence), view.rows_at(other), diagonals, catalog.segment,
                         min_duration_s, min_similarity,
                     )  # fmt: skip
-                    if common is not None:
-                        ids = int(view.track_ids[position]), int(view.track_ids[other])
+                    ids = int(view.track_ids[position]), int(view.track_ids[other])
+                    if common is not None and set(ids) <= set(names):  # neither was removed meanwhile
                         found[pair] = common.between(*ids, names[ids[1]])
             advance(len(positions))
     pairs = {pair: shared for pair, shared in found.items() if not whole_only or shared.kind != "common part"}
@@ -142,27 +146,39 @@ def duplicate_of(catalog: "Catalog", rows_ND: NDArray[np.floating], pending: Seq
     """The track that holds nearly all audio of a recording, in the catalog or among those about to be added."""
     view, segment = catalog.view(), catalog.segment
     best: Shared | None = None
-    rows = np.asarray(rows_ND, np.float32)
+    silence = silence_of(catalog)
+    rows = _audible(np.asarray(rows_ND, np.float32), silence)
     if len(view.first):
         for other, diagonals in _alike_rows(catalog, view, rows).items():
-            common = _shared(rows, view.rows_at(other), diagonals, segment, LEAST_DURATION_S, LEAST_SIMILARITY)
+            common = _shared(
+                rows, _audible(view.rows_at(other), silence), diagonals, segment, LEAST_DURATION_S, LEAST_SIMILARITY
+            )
             if common is not None and common.covered >= WHOLE and (best is None or common.covered > best.covered):
                 best = common.between(-1, int(view.track_ids[other]), "")
         if best is not None:
-            (track,) = catalog.tracks([best.other]).values()
-            return replace(best, key=track.key)
+            track = catalog.tracks([best.other]).get(best.other)
+            return replace(best, key=track.key) if track is not None else None
     for new in pending:
-        other_rows = np.asarray(new.rows, np.float32)
-        products = rows @ other_rows.T
-        row = np.arange(len(rows))
-        nearest = products.argmax(axis=1)
-        kept = products[row, nearest] >= NEAR
+        other_rows = _audible(np.asarray(new.rows, np.float32), silence)
+        hits = exactly(Rows([other_rows]))(rows, 1)
+        row, nearest = np.arange(len(rows)), hits.rows[:, 0]
+        kept = hits.scores[:, 0] >= NEAR
         common = _shared(
             rows, other_rows, _diagonals(nearest[kept] - row[kept]), segment, LEAST_DURATION_S, LEAST_SIMILARITY
         )
         if common is not None and common.covered >= WHOLE:
             return common.between(-1, -1, new.track.key)
     return None
+
+
+def silence_of(catalog: "Catalog") -> NDArray[np.float32]:
+    """The fingerprint ``(D,)`` that every silence has."""
+    return embed_segments(catalog.fingerprinter, np.zeros((1, catalog.segment.num_samples), np.int16), 1)[0]
+
+
+def _audible(rows_ND: NDArray[np.float32], silence_D: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Fingerprints, zero where there is silence: that of one track is like that of every other."""
+    return np.where((rows_ND @ silence_D > SILENT)[:, None], np.float32(0), rows_ND)
 
 
 def _groups_of_tracks(count: NDArray[np.int64]) -> list[list[int]]:
@@ -173,7 +189,8 @@ def _groups_of_tracks(count: NDArray[np.int64]) -> list[list[int]]:
 
 def _alike(catalog: "Catalog", view: View, positions: Sequence[int]) -> list[tuple[int, dict[int, NDArray[np.int64]]]]:
     """For some tracks, the others that they may share audio with, and by which alignments."""
-    parts = [view.rows_at(position) for position in positions]
+    silence = silence_of(catalog)
+    parts = [_audible(view.rows_at(position), silence) for position in positions]
     hits = catalog.search(np.concatenate(parts), NUM_NEIGHBOURS, view)
     first, found = 0, []
     for position, part in zip(positions, parts, strict=True):

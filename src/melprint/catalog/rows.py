@@ -60,6 +60,12 @@ class RowFile:
         Raises:
             MelprintError: the disk is full, or does not take them.
         """
+        there = self.path.stat().st_size if self.path.exists() else 0
+        if there < at_row * self.dim * DTYPE.itemsize:
+            raise MelprintError(
+                f"{self.path} holds {there // (self.dim * DTYPE.itemsize)} of {at_row} fingerprints; restore the"
+                " catalog from a copy"
+            )
         try:
             is_new = not self.path.exists()
             with self.path.open("wb" if is_new else "r+b") as file:

@@ -21,6 +21,7 @@ DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql", "postgresql":
 EXTRAS = {"pymysql": "mysql", "psycopg": "postgresql"}
 BUSY_S = 60  # how long SQLite waits for the transaction of another process
 TEXT = 255
+PATH = 4096
 AT_ONCE = 500  # values in one condition; databases refuse more than some thousand
 MOST_TRACKS = 2**31 - 1  # what the databases count to
 
@@ -78,7 +79,7 @@ class Track(Base):
     artist: Mapped[str] = mapped_column(String(TEXT), default="")
     album: Mapped[str] = mapped_column(String(TEXT), default="")
     duration_s: Mapped[float] = mapped_column(Float(53))
-    path: Mapped[str] = mapped_column(String(4096), default="")
+    path: Mapped[str] = mapped_column(String(PATH), default="")
     sha256: Mapped[str] = mapped_column(String(64), unique=True)
     first_row: Mapped[int] = mapped_column(BigInteger)
     num_rows: Mapped[int] = mapped_column(Integer)

@@ -10,7 +10,6 @@ import typer
 from melprint.commands.catalog import CatalogArgument, JsonOption, add, complain, lines, show
 from melprint.commands.networks import MODEL_HELP
 from melprint.errors import MelprintError
-from melprint.progress import console
 from melprint.weights.shipped import DEFAULT
 
 DeviceOption = Annotated[str, typer.Option(help="Of the network: cpu or cuda.")]
@@ -66,8 +65,7 @@ def identify(
     from melprint.catalog import Catalog
     from melprint.recognition.identify import identify as look_up
 
-    files = _files(recordings)
-    unreadable = 0
+    files, unreadable = _files(recordings)
     with Catalog.open(catalog, device) as opened:
         readable = []
         for answers in look_up(
@@ -75,7 +73,7 @@ def identify(
         ):
             if isinstance(answers, MelprintError):
                 unreadable += 1
-                console.print(f"error: {answers}", style="red", markup=False, highlight=False, soft_wrap=True)
+                complain(f"error: {answers}")
             elif as_json:
                 lines(answer.as_json() for answer in answers)
             else:
@@ -88,23 +86,30 @@ def identify(
         raise typer.Exit(1)
 
 
-def _files(patterns: list[str]) -> list[Path]:
+def _files(patterns: list[str]) -> tuple[list[Path], int]:
+    """The files, and how many of the patterns and folders give none."""
     from glob import glob, has_magic
 
     from melprint.audio.files import find_recordings
 
     files: list[Path] = []
+    failed: list[MelprintError] = []
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            files += find_recordings(path)
+            try:
+                files += find_recordings(path, failed.append)
+            except MelprintError as error:
+                failed.append(error)
         elif path.exists() or not has_magic(pattern):
             files.append(path)
         elif found := sorted(glob(pattern, recursive=True)):
             files += [Path(name) for name in found if Path(name).is_file()]
         else:
-            raise MelprintError(f"nothing matches {pattern}; give files, folders, or another pattern")
-    return files
+            failed.append(MelprintError(f"nothing matches {pattern}; give files, folders, or another pattern"))
+    for reason in failed:
+        complain(f"error: {reason}")
+    return files, len(failed)
 
 
 def locate(
@@ -220,18 +225,19 @@ def dedup(
 
     with ExitStack() as stack:
         if is_catalog(source):
-            opened, same = stack.enter_context(Catalog.open(source)), []
+            opened, same, rejected = stack.enter_context(Catalog.open(source)), [], []
         else:
             folder = stack.enter_context(TemporaryDirectory(prefix="melprint-dedup-"))
             opened = stack.enter_context(Catalog.create(Path(folder, "catalog"), model))
-            same = add_files(opened, [source], said=complain).there
-        found = duplicates(opened, min_duration_s=min_duration_s, min_similarity=min_similarity, whole_only=whole)
+            added = add_files(opened, [source], said=complain)
+            same, rejected = added.there, added.rejected
         keys = {number: track.key for number, track in opened.tracks().items()}
+        found = duplicates(opened, min_duration_s=min_duration_s, min_similarity=min_similarity, whole_only=whole)
     if as_json:
         for number, group in enumerate(found):
             lines({"group": number, "track_key": keys[pair.track], **pair.as_json()} for pair in group)
         lines({"group": None, "path": os.fspath(path), "kind": "identical file"} for path in same)
-        return
+        raise typer.Exit(1 if rejected else 0)
     from melprint.recognition.answers import clock, plain_table
 
     rows = [
@@ -248,3 +254,5 @@ def dedup(
     for path in same:
         typer.echo(f"{path} is the same file as another one")
     typer.echo(f"{len(found)} groups of tracks that share audio")
+    if rejected:
+        raise typer.Exit(1)

@@ -9,7 +9,7 @@ from melprint.errors import MelprintError
 
 
 def prepare(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of wav, flac, mp3, ogg or opus files.")],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of wav, flac, mp3, ogg, opus or m4a files.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder that receives the prepared audio.")],
     sample_rate_hz: Annotated[int, typer.Option(help="Rate of the prepared audio.")] = 8_000,
     min_duration_s: Annotated[float, typer.Option(help="Shorter recordings are left out.")] = 1.0,

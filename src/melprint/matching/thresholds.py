@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from melprint.errors import MelprintError
 
-MOST_DECADES = 2.0
+FEWEST_DECADES, MOST_DECADES = -1.0, 2.0  # below, the line would make chance alignments of a few tracks look sure
 STRICTEST = 0.95
 
 
@@ -56,12 +56,12 @@ class Thresholds:
         """The threshold for a query of so many segments in a library of so many rows.
 
         Between measured lengths it is interpolated; beyond the longest it stays, which refuses a little too much.
-        Sizes are followed for a tenfold beyond the measured ones; no threshold is above :data:`STRICTEST`, and none
+        Sizes are followed from a tenth to a hundred times of the measured one; no threshold is above :data:`STRICTEST`, and none
         is above that of a shorter query.
 
         >>> Thresholds(np.array([1, 3]), np.array([0.8, 0.6]), np.array([0.1, 0.0]), 1000).at(1, 10_000)
         0.9
         """
-        decades = np.clip(math.log10(max(rows, 1) / self.rows), -MOST_DECADES, MOST_DECADES)
+        decades = np.clip(math.log10(max(rows, 1) / self.rows), FEWEST_DECADES, MOST_DECADES)
         limits = np.minimum.accumulate(self.threshold + self.slope * decades)
         return min(STRICTEST, float(np.interp(num_segments, self.num_segments, limits)))

@@ -21,7 +21,7 @@ from melprint.errors import MelprintError
 from melprint.matching.extent import extent
 from melprint.matching.vote import majority, vote
 from melprint.progress import progress_bar
-from melprint.recognition.search import WINDOW_S, Place, Searched, search
+from melprint.recognition.search import WINDOW_S, Place, Searched, is_silent, search
 
 LOOKED_UP_S = 60.0  # of each recording; longer ones are for monitor
 RECORDINGS_AT_ONCE = 32
@@ -185,10 +185,8 @@ def identify_waves(
     answers = []
     for (name, wave), its, chances in zip(recordings, places, windows.tolist(), strict=True):
         limit = _limit(catalog, view, rule, len(wave), chances)
-        answers.append(
-            [_answer(catalog, view, searched, tracks, name, place, limit, chances) for place in its]
-            or [_nothing(name, limit)]
-        )
+        found_ones = (_answer(catalog, view, searched, tracks, name, place, limit, chances) for place in its)
+        answers.append([answer for answer in found_ones if answer] or [_nothing(name, limit)])
     return answers
 
 
@@ -222,9 +220,11 @@ def _answer(
     place: Place,
     limit: float,
     chances: int,
-) -> Answer:
+) -> Answer | None:
     position = int(view.track_of_stretch[place.track])
-    track = tracks[int(view.track_ids[position])]
+    track = tracks.get(int(view.track_ids[position]))
+    if track is None:
+        return None  # removed since the search began
     segment = searched.segment
     cosines = searched.cosines(place, view.rows_at(position))
     found = extent(cosines, place.score, segment)
@@ -264,7 +264,15 @@ def _read(path: Path, sample_rate_hz: int) -> NDArray[np.int16] | MelprintError:
         wave = read_beginning(path, sample_rate_hz, LOOKED_UP_S)
     except MelprintError as error:
         return error
-    return wave if len(wave) else MelprintError(f"{shown(path)}: holds no audio")
+    return _fit(wave, shown(path))
+
+
+def _fit(wave: NDArray[np.int16], name: str) -> NDArray[np.int16] | MelprintError:
+    if not len(wave):
+        return MelprintError(f"{name}: holds no audio")
+    if is_silent(wave):
+        return MelprintError(f"{name}: is silent, there is nothing to recognise")
+    return wave
 
 
 def _samples(samples: NDArray[Any], from_hz: int, to_hz: int) -> NDArray[np.int16]:

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melprint.audio.framing import segments_of
 from melprint.catalog.catalog import Catalog
 from melprint.fingerprints.rows import Rows
 from melprint.matching.sequence import match_sequences
 from melprint.recognition.answers import clock
 from melprint.recognition.microphone import device_blocks
-from melprint.recognition.search import embed_audible
+from melprint.recognition.recent import Recent
 
 BLOCK_S = 0.25
 ANSWER_EVERY_S = 1.0
@@ -74,9 +73,7 @@ class Listener:
         _ = catalog.confidence  # refuses before any work
         segment = catalog.segment
         self.lengths = [segment.num_segments(segment.to_samples(length_s)) for length_s in LENGTHS_S]
-        self.waiting = np.empty(0, np.int16)
-        self.rows = np.empty((0, catalog.fingerprinter.dim), np.float32)
-        self.neighbours = np.empty((0, NUM_NEIGHBOURS), np.int64)
+        self.recent = Recent(catalog, NUM_NEIGHBOURS)
         self.num_samples = 0
         self.answered = 0
         self.said: tuple[str, float] | None = None  # the track that was announced last, and when it was last heard
@@ -90,29 +87,21 @@ class Listener:
             # Up to the next second, so that a block of any length gives the same answers.
             part, pcm_T = np.split(pcm_T, [every - self.num_samples % every])
             self.num_samples += len(part)
-            self.waiting = np.concatenate([self.waiting, part])
+            self.recent.feed(part, self.lengths[-1])
             if self.num_samples % every == 0:
                 answers.append(self._answer())
         return answers
 
     def _answer(self) -> Heard:
         segment, catalog = self.catalog.segment, self.catalog
-        view = catalog.view()
-        if len(self.waiting) >= segment.num_samples:
-            segments = segments_of(self.waiting, segment)
-            self.waiting = self.waiting[len(segments) * segment.hop_samples :]
-            rows, silent = embed_audible(catalog.fingerprinter, segments)
-            neighbours = catalog.search(rows, NUM_NEIGHBOURS, view).rows
-            neighbours[silent] = -1
-            self.rows = np.concatenate([self.rows, rows])[-self.lengths[-1] :]
-            self.neighbours = np.concatenate([self.neighbours, neighbours])[-self.lengths[-1] :]
+        view, recent = self.recent.view(), self.recent
         time_s = self.num_samples / segment.sample_rate_hz
-        lengths = [length for length in self.lengths if length <= len(self.rows)]
+        lengths = [length for length in self.lengths if length <= len(recent.rows)]
         if not lengths or not len(view.first):
             return Heard(time_s)
-        first = len(self.rows) - np.array(lengths)
+        first = len(recent.rows) - np.array(lengths)
         best = match_sequences(
-            Rows([self.rows]), self.neighbours, first, np.array(lengths), [lengths[-1]], view.rows, view.borders,
+            Rows([recent.rows]), recent.neighbours, first, np.array(lengths), [lengths[-1]], view.rows, view.borders,
             num_best=1,
         )[lengths[-1]]  # fmt: skip
         found = [
@@ -124,7 +113,9 @@ class Listener:
             return Heard(time_s)
         chance, _, i = min(found)
         track_id = int(view.track_ids[view.track_of_stretch[best.track[i, 0]]])
-        (track,) = catalog.tracks([track_id]).values()
+        track = catalog.tracks([track_id]).get(track_id)
+        if track is None:
+            return Heard(time_s)  # removed at this moment
         heard_until_s = (best.start[i, 0] + lengths[i] - 1) * segment.hop_s + segment.duration_s
         sure = chance <= self.false_accept_rate
         new = sure and (self.said is None or self.said[0] != track.key or time_s - self.said[1] > LOST_S)

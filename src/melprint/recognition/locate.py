@@ -66,9 +66,27 @@ def locate_in(
     """
     if not len(query_T):
         raise MelprintError("the query holds no samples; give a recording of a second or more")
-    segment = fingerprinter.segment
-    shifts = [phase * segment.hop_samples // PHASES for phase in range(PHASES)]
-    phases = [_fingerprints(fingerprinter, query_T[shift:]) for shift in shifts]
+    return locate_rows(phases_of(fingerprinter, query_T), fingerprinter.segment, reference_RD, max_ranges=max_ranges)
+
+
+def phases_of(fingerprinter: Fingerprinter, query_T: NDArray[np.int16]) -> list[NDArray[np.float32]]:
+    """Fingerprints of a recording from its beginning and from fractions of a hop later, zero where it is silent."""
+    return [_fingerprints(fingerprinter, query_T[shift:]) for shift in _shifts(fingerprinter.segment)]
+
+
+def _shifts(segment: SegmentSpec) -> list[int]:
+    return [phase * segment.hop_samples // PHASES for phase in range(PHASES)]
+
+
+def locate_rows(
+    phases: Sequence[NDArray[np.float32]],
+    segment: SegmentSpec,
+    reference_RD: NDArray[np.floating],
+    *,
+    max_ranges: int = 10,
+) -> list[Range]:
+    """As :func:`locate_in`, of a recording that :func:`phases_of` has fingerprinted: for many references."""
+    shifts = _shifts(segment)
     reference = np.asarray(reference_RD, np.float32)
     found = [replace(rows, phase=phase) for phase, its in enumerate(phases) for rows in aligned_ranges(its, reference)]
     found.sort(key=lambda rows: -rows.weight)

@@ -14,7 +14,7 @@ from melprint.errors import MelprintError
 from melprint.matching.temporal import Range, similarity
 from melprint.models.checkpoint import load
 from melprint.models.fingerprinter import Fingerprinter
-from melprint.recognition.locate import fingerprints_of_file, locate_files, locate_in, plot_ranges
+from melprint.recognition.locate import fingerprints_of_file, locate_files, locate_rows, phases_of, plot_ranges
 from melprint.recognition.search import search
 
 LOCATED_S = 3_600.0  # of a query that is looked for in a catalog
@@ -85,8 +85,9 @@ def _in_catalog(catalog: Catalog, query: Path, plot: Path | None, num_tracks: in
     votes = np.bincount(positions[positions >= 0], minlength=len(view.first))
     likely = np.argsort(-votes, kind="stable")[: 4 * num_tracks]
     found: list[tuple[float, int, list[Range]]] = []
+    phases = phases_of(catalog.fingerprinter, wave)
     for position in likely[votes[likely] >= FEWEST_HITS].tolist():
-        ranges = locate_in(catalog.fingerprinter, wave, view.rows_at(position))
+        ranges = locate_rows(phases, catalog.segment, view.rows_at(position))
         if ranges:
             weight = max((its.query_end_s - its.query_start_s) * its.score for its in ranges)
             found.append((weight, position, ranges))
@@ -95,7 +96,12 @@ def _in_catalog(catalog: Catalog, query: Path, plot: Path | None, num_tracks: in
     tracks = catalog.tracks(int(view.track_ids[position]) for _, position, _ in found)
     if plot is not None and found:
         _plot(plot, catalog.fingerprinter, query, view.rows_at(found[0][1]), found[0][2])
-    return [_located(tracks[int(view.track_ids[position])].key, its) for _, position, ranges in found for its in ranges]
+    return [
+        _located(tracks[number].key, its)
+        for _, position, ranges in found
+        if (number := int(view.track_ids[position])) in tracks  # not removed meanwhile
+        for its in ranges
+    ]
 
 
 def _plot(path: Path, fingerprinter: Fingerprinter, query: Path, reference: Any, ranges: list[Range]) -> None:

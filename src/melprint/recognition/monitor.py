@@ -6,13 +6,13 @@ Axes: S segments · W windows · D fingerprint size.
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melprint.audio.framing import segments_of
 from melprint.audio.streams import RawPcm, pcm_blocks
 from melprint.catalog.catalog import Catalog
 from melprint.catalog.view import View
@@ -22,7 +22,7 @@ from melprint.fingerprints.rows import Rows
 from melprint.matching.extent import extent
 from melprint.matching.sequence import match_sequences
 from melprint.recognition.cues import Candidate, Cue, CueTracker, CueWriter, Window
-from melprint.recognition.search import embed_audible
+from melprint.recognition.recent import Recent
 
 BLOCK_S = 30.0  # of a file
 LIVE_BLOCK_S = 5.0  # of a stream, where lines are to come soon
@@ -98,11 +98,8 @@ class Follower:
     def __init__(self, catalog: Catalog, options: Options | None = None, start_s: float = 0.0) -> None:
         self.catalog, self.options = catalog, options or Options()
         self.segment = catalog.segment
-        self.waiting = np.empty(0, np.int16)  # audio from the next segment on
         self.origin_s = start_s
-        self.num_rows = 0  # segments since the origin
-        self.rows = np.empty((0, catalog.fingerprinter.dim), np.float32)  # the last ones
-        self.neighbours = np.empty((0, self.options.num_neighbours), np.int64)
+        self.recent = Recent(catalog, self.options.num_neighbours)
         self.next_window = 0  # its first segment
         self.tracker = CueTracker(bridge_s=self.options.bridge_s, min_windows=self.options.min_windows)
 
@@ -113,36 +110,25 @@ class Follower:
 
     def feed(self, pcm_T: NDArray[np.int16]) -> list[Cue]:
         """Take the next samples; returns tracks that are over."""
-        self.waiting = np.concatenate([self.waiting, pcm_T])
-        if len(self.waiting) < self.segment.num_samples:
-            return []
-        segments = segments_of(self.waiting, self.segment)
-        self.waiting = self.waiting[len(segments) * self.segment.hop_samples :]
-        rows, silent = embed_audible(self.catalog.fingerprinter, segments)
-        view = self.catalog.view()
-        neighbours = self.catalog.search(rows, self.options.num_neighbours, view).rows
-        neighbours[silent] = -1
-        self.rows, self.neighbours = np.concatenate([self.rows, rows]), np.concatenate([self.neighbours, neighbours])
-        self.num_rows += len(rows)
-        cues = self._windows(view)
-        self._forget()
-        return [self._refined(cue, view) for cue in cues]
+        self.recent.feed(pcm_T, round(KEPT_S / self.segment.hop_s))
+        view = self.recent.view()
+        return [self._refined(cue, view) for cue in self._windows(view)]
 
     def finish(self) -> list[Cue]:
         """What is still being played when the stream ends."""
-        view = self.catalog.view()
+        view = self.recent.view()
         return [self._refined(cue, view) for cue in self.tracker.finish()]
 
     def _windows(self, view: View) -> list[Cue]:
         size = self.segment.num_segments(self.segment.to_samples(self.options.window_s))
         step = round(self.options.step_s / self.segment.hop_s)
-        first = np.arange(self.next_window, self.num_rows - size + 1, step)
+        first = np.arange(self.next_window, self.recent.count - size + 1, step)
         if not len(first):
             return []
         self.next_window = int(first[-1]) + step
-        oldest = self.num_rows - len(self.rows)
+        recent = self.recent
         matches = match_sequences(
-            Rows([self.rows]), self.neighbours, first - oldest, np.full(len(first), size), [size], view.rows,
+            Rows([recent.rows]), recent.neighbours, first - recent.oldest, np.full(len(first), size), [size], view.rows,
             view.borders, num_best=3,
         )[size]  # fmt: skip
         limit = self.catalog.confidence.threshold(self.options.false_accept_rate, size, len(view))
@@ -162,38 +148,36 @@ class Follower:
             cues += self.tracker.push(Window(start_s, start_s + self.segment.query_seconds(size), candidates))
         return cues
 
-    def _forget(self) -> None:
-        """Keep what the next windows and the beginnings of open cues need."""
-        keep = round(KEPT_S / self.segment.hop_s)
-        if len(self.rows) > 2 * keep:
-            self.rows, self.neighbours = self.rows[-keep:].copy(), self.neighbours[-keep:].copy()
-
     def _refined(self, cue: Cue, view: View) -> Cue:
         """Beginning and end to the segment, along the alignment, as far as the fingerprints are still there."""
         position = view.position_of(cue.track)
         if position < 0:
             return cue  # removed meanwhile
         track = view.rows_at(position)
-        hop_s, oldest = self.segment.hop_s, self.num_rows - len(self.rows)
+        hop_s, recent = self.segment.hop_s, self.recent
         offset = round((cue.track_start_s - cue.start_s + self.origin_s) / hop_s)  # row of the track less segment
         around = round((self.options.window_s + self.options.bridge_s) / hop_s)
-        low = max(oldest, round((cue.start_s - self.origin_s) / hop_s) - around)
-        high = min(self.num_rows, round((cue.end_s - self.origin_s) / hop_s) + around)
+        low = max(recent.oldest, round((cue.start_s - self.origin_s) / hop_s) - around)
+        high = min(recent.count, round((cue.end_s - self.origin_s) / hop_s) + around)
         index = np.arange(low, high)
         inside = (index + offset >= 0) & (index + offset < len(track))
         if not inside.any():
             return cue
         cosines = np.zeros(len(index), np.float32)
-        cosines[inside] = np.einsum("nd,nd->n", self.rows[index[inside] - oldest], track[index[inside] + offset])
+        mine = recent.rows[index[inside] - recent.oldest]
+        cosines[inside] = np.einsum("nd,nd->n", mine, track[index[inside] + offset])
         found = extent(cosines, cue.score, self.segment)
         if found is None:
             return cue
         start_s, end_s = (self.origin_s + low * hop_s + time_s for time_s in (found.start_s, found.end_s))
-        if low == oldest and not found.start_s:  # began before what is kept
-            start_s = min(cue.start_s, start_s)
-        return Cue(
-            start_s, end_s, cue.track, max(0.0, offset * hop_s + start_s - self.origin_s), cue.score, cue.confidence
-        )
+        # What windows agree on is not taken back: of a long track the beginning is not kept, and music that runs a bit
+        # too fast leaves the alignment of its beginning.
+        if start_s > cue.start_s + self.options.window_s:
+            start_s = cue.start_s
+        if end_s < cue.end_s - self.options.window_s:
+            end_s = cue.end_s
+        track_start_s = max(0.0, offset * hop_s + start_s - self.origin_s)
+        return Cue(start_s, end_s, cue.track, track_start_s, cue.score, cue.confidence)
 
 
 def monitor(
@@ -220,25 +204,33 @@ def monitor(
     """
     options = options or Options()
     _ = catalog.confidence  # refuses before any work
-    writer, start_s, listed_s = _writer(out, source, resume=resume)
+    start_s, listed_s, position = _begun(out, source, resume=resume)
     follower = Follower(catalog, options, start_s)
     block_s = BLOCK_S if isinstance(source, Path) else LIVE_BLOCK_S
     blocks = pcm_blocks(source, catalog.segment.sample_rate_hz, block_s=block_s, start_s=start_s, raw=raw)
     listing = _Listing(catalog, options, listed_s)
-    heard_s = start_s
+    heard_s, broken = start_s, None
+    head = list(islice(blocks, 1))  # a source that cannot be read leaves an earlier list as it is
+    writer = CueWriter(out, position=position, source=str(source)) if out is not None else None
     try:
-        for block in blocks:
-            heard_s += len(block) / catalog.segment.sample_rate_hz
-            yield from _write(writer, listing.take(follower.feed(block), follower.tracker.open_since(), follower.now_s))
-            if writer is not None and out is not None:
-                opened_s = follower.tracker.open_since()
-                again_s = max(0.0, (follower.now_s if opened_s is None else opened_s) - options.window_s)
-                _keep_state(out, source, again_s, listing.listed_s, writer.position())
+        try:
+            for block in chain(head, blocks):
+                heard_s += len(block) / catalog.segment.sample_rate_hz
+                cues = follower.feed(block)
+                yield from _write(writer, listing.take(cues, follower.tracker.open_since(), follower.now_s))
+                if writer is not None and out is not None:
+                    opened_s = follower.tracker.open_since()
+                    again_s = max(0.0, (follower.now_s if opened_s is None else opened_s) - options.window_s)
+                    _keep_state(out, source, again_s, listing.listed_s, writer.position())
+        except MelprintError as error:
+            broken = error  # what was being played until then is written first
         yield from _write(writer, listing.take(follower.finish(), None, heard_s))
         yield from _write(writer, listing.rest(heard_s))
     finally:
         if writer is not None:
             writer.close()
+    if broken is not None:
+        raise broken  # the state stays: once the source is mended, the list can be gone on with
     if out is not None:
         _state_of(out).unlink(missing_ok=True)
 
@@ -315,17 +307,21 @@ def _keep_state(out: Path, source: Path | str, again_s: float, listed_s: float, 
         json.dump({"source": str(source), "again_s": again_s, "listed_s": listed_s, "position": position}, file)
 
 
-def _writer(out: Path | None, source: Path | str, *, resume: bool) -> tuple[CueWriter | None, float, float]:
-    """The writer, where to go on hearing, and up to where the list is complete."""
+def _begun(out: Path | None, source: Path | str, *, resume: bool) -> tuple[float, float, int | None]:
+    """Where to go on hearing, up to where the list is complete, and how many of its bytes that is."""
     if out is None:
         if resume:
             raise MelprintError("--resume needs the --out of the interrupted run")
-        return None, 0.0, 0.0
+        return 0.0, 0.0, None
     if not resume:
-        _state_of(out).unlink(missing_ok=True)
-        return CueWriter(out), 0.0, 0.0
+        if _state_of(out).exists():
+            raise MelprintError(
+                f"{out} is the list of an interrupted run; go on with --resume, or delete {_state_of(out)} to begin"
+                " anew"
+            )
+        return 0.0, 0.0, None
     if str(source) == "-":
-        raise MelprintError("standard input cannot be heard again; start without --resume")
+        raise MelprintError("standard input cannot be heard again; choose another --out")
     try:
         state = json.loads(_state_of(out).read_text(encoding="utf-8"))
         known, again_s, listed_s, position = (state[key] for key in ("source", "again_s", "listed_s", "position"))
@@ -333,4 +329,4 @@ def _writer(out: Path | None, source: Path | str, *, resume: bool) -> tuple[CueW
         raise MelprintError(f"{out} was not interrupted, or has not begun; start without --resume") from error
     if known != str(source):
         raise MelprintError(f"{out} is the cue list of {known}, not of {source}; choose another --out")
-    return CueWriter(out, position=position), again_s, listed_s
+    return again_s, listed_s, position

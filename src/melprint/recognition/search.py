@@ -307,6 +307,13 @@ def _power_of_two(count: int) -> int:
     return 1 << max(0, count - 1).bit_length()
 
 
+def is_silent(wave_T: NDArray[np.int16]) -> bool:
+    """Whether no second of a recording is loud enough to be recognised."""
+    second = 8_000
+    padded = np.pad(wave_T, (0, -len(wave_T) % second))
+    return bool(len(wave_T) == 0 or (_rms(padded.reshape(-1, second)) < SILENT_RMS).all())
+
+
 def _rms(segments_RT: NDArray[np.int16]) -> NDArray[np.float64]:
     blocks = (segments_RT[start : start + BATCH_SIZE] for start in range(0, len(segments_RT), BATCH_SIZE))
     square = [np.square(block, dtype=np.float32).mean(axis=1) for block in blocks]
