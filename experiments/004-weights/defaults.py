@@ -53,7 +53,7 @@ def main() -> None:
             searched = search(model, exactly(references), waves, phases)
             for seconds in SECONDS:
                 places = searched.best_places(references, borders, 1, seconds * RATE_HZ)
-                found = Found(*(np.array(column) for column in zip(*(best[0] for best in places), strict=True)))
+                found = Found(*(np.array(column) for column in zip(*(best[0][:3] for best in places), strict=True)))
                 row = {"hop_s": hop_s, "phases": phases, "rows": len(rows), "seconds": seconds}
                 row |= figures(found, true_track, true_start_s)
                 with log.open("a") as file:

@@ -99,7 +99,7 @@ class Neural:
         for length in seconds:
             found = [best(places) for places in present.best_places(self.rows, self.borders, 1, length * RATE_HZ)]
             others = [best(places) for places in absent.best_places(self.rows, self.borders, 1, length * RATE_HZ)]
-            track, start_s, score = (np.array(column) for column in zip(*found, strict=True))
+            track, start_s, score = (np.array(column) for column in zip(*(place[:3] for place in found), strict=True))
             yield length, Found(track, start_s, score, np.array([place.score for place in others]))
 
 

@@ -72,14 +72,17 @@ def mixed_table(kind: str, systems: Iterable[str] = SYSTEMS) -> str:
 
 
 DIMS = {"compact": 128, "base": 256}
+HOPS = {"compact": "half", "base": "quarter of a"}
 COMMANDS = {
     "compact": """`python train.py experiment=compact` (goes on with `ckpt_path=last`), then
 `python experiments/004-weights/ship.py compact runs/compact/checkpoints/last.ckpt`.""",
     "base": """The `compact` network and a wider one side by side: `python train.py experiment=compact`,
-`python train.py experiment=wide` (both go on with `ckpt_path=last`), then
-`python experiments/004-weights/ship.py base runs/compact/checkpoints/last.ckpt runs/wide/checkpoints/last.ckpt`. What
-follows is of the wider one; the other's is in the card of `compact`.""",
+`python train.py experiment=wide`, `python train.py experiment=wide-varied init=runs/wide/checkpoints/last.ckpt`
+(all go on with `ckpt_path=last`), then
+`python experiments/004-weights/ship.py base runs/compact/checkpoints/last.ckpt runs/wide-varied/checkpoints/last.ckpt`.
+What follows is of the last one; `compact` has its own card.""",
 }
+ROWS_OF = {"compact": "60,000", "base": "120,000"}
 KINDS = {"song": "right track", "near": "within 0.5 s", "exact": "within 0.25 s"}
 
 
@@ -203,7 +206,8 @@ def card_text(name: str) -> str:
     weak = weak_points(name)
     return f"""# {name}
 
-{card["summary"]}: {card["parameters"]:,} parameters, 1 s of 8 kHz audio to {DIMS[name]} numbers, every half second.
+{card["summary"]}: {card["parameters"]:,} parameters, 1 s of 8 kHz audio to {DIMS[name]} numbers, every
+{HOPS[name]} second.
 `melprint.load("{name}")`. Version {card["version"]}, {card["date"]}, digest `{card["digest"][:16]}…`.
 
 ## Data
@@ -227,7 +231,7 @@ Validation, exact place, after each epoch:
 ## Hit rates
 
 Music, noises and rooms that training never saw, 0 to 10 dB, 80 % in a room, {rows[1]["num_queries"]:,} queries that
-begin anywhere, about 60,000 rows; percent with 95 % intervals:
+begin anywhere, 8.4 hours of music to find them in ({ROWS_OF[name]} rows); percent with 95 % intervals:
 
 {rates}
 

@@ -83,6 +83,7 @@ def test_two_catalogs_become_one_and_the_index_can_be_another(catalog: Path, mus
     assert json.loads(said("identify", catalog, clip, "--json")) == before
 
 
+@pytest.mark.slow
 def test_thresholds_are_measured_on_the_catalogs_own_music(music: Path, tmp_path: Path) -> None:
     said("fingerprint", music, tmp_path / "c")
     answer = said("catalog", "calibrate", tmp_path / "c", "--queries", "60")

@@ -56,8 +56,8 @@ class Thresholds:
         """The threshold for a query of so many segments in a library of so many rows.
 
         Between measured lengths it is interpolated; beyond the longest it stays, which refuses a little too much.
-        Sizes are followed from a tenth to a hundred times of the measured one; no threshold is above :data:`STRICTEST`, and none
-        is above that of a shorter query.
+        Sizes are followed from a tenth to a hundred times of the measured one; no threshold is above
+        :data:`STRICTEST`, and none is above that of a shorter query.
 
         >>> Thresholds(np.array([1, 3]), np.array([0.8, 0.6]), np.array([0.1, 0.0]), 1000).at(1, 10_000)
         0.9
