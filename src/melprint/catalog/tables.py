@@ -4,6 +4,7 @@ The database decides what a catalog holds: rows of the fingerprint file that no 
 Each change is one transaction, so a process that dies leaves the state before it or the state after it.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,7 +20,13 @@ from melprint.errors import MelprintError
 
 DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql", "postgresql": "postgresql+psycopg"}
 EXTRAS = {"pymysql": "mysql", "psycopg": "postgresql"}
-BUSY_S = 60  # how long SQLite waits for the transaction of another process
+# SQLite waits for the transaction of another process, the others for a server that does not answer any more.
+TIMEOUTS: dict[str, dict[str, int]] = {
+    "sqlite": {"timeout": 60},
+    "mysql+pymysql": {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 60},
+    "mariadb+pymysql": {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 60},
+    "postgresql+psycopg": {"connect_timeout": 10, "tcp_user_timeout": 60_000},
+}
 TEXT = 255
 PATH = 4096
 AT_ONCE = 500  # values in one condition; databases refuse more than some thousand
@@ -297,10 +304,13 @@ def _engine(url: str | URL) -> Engine:
         if parsed.drivername.endswith("+pymysql"):
             parsed = parsed.update_query_dict({"charset": "utf8mb4"})
         # A connection that the server has dropped overnight is opened again.
-        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_S}} if parsed.drivername == "sqlite" else {}
-        engine = create_engine(parsed, pool_pre_ping=True, **options)
+        limits = TIMEOUTS.get(parsed.drivername, {})
+        engine = create_engine(parsed, pool_pre_ping=True, connect_args=limits)
     except (ArgumentError, NoSuchModuleError) as error:
-        raise MelprintError(f"{url!r} is no address of a database, such as mysql://USER:PASSWORD@HOST/NAME") from error
+        shown = re.sub(r"//[^@/]*@", "//…@", str(url))  # without a password
+        raise MelprintError(
+            f"{shown!r} is no address of a database, such as mysql://USER:PASSWORD@HOST/NAME"
+        ) from error
     except ModuleNotFoundError as error:
         extra = EXTRAS.get(error.name or "", "mysql")
         raise MelprintError(f'this database needs {error.name}: pip install "melprint[{extra}]"') from error

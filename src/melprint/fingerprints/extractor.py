@@ -14,10 +14,12 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
 from melprint.audio.files import find_recordings, is_prepared, map_pcm, read_mono, shown, to_int16
 from melprint.audio.framing import segments_of
+from melprint.audio.streams import pcm_blocks
 from melprint.data.manifest import Track
 from melprint.errors import MelprintError
 from melprint.fingerprints.embedding import embed_segments
@@ -28,6 +30,7 @@ from melprint.models.fingerprinter import Fingerprinter
 from melprint.progress import progress_bar
 
 READ_AHEAD = 4  # recordings that are decoded while the network works
+LONG_CHANNEL_S, LONG_BYTES = 2 * 3600.0, 1 << 27  # an hour in stereo; compressed, and of what libsndfile cannot open
 SEGMENTS_IN_PART = 1024  # a long recording enters the queue in parts: 16 MB of segments at a time
 
 
@@ -105,10 +108,24 @@ def _read_any(path: Path, sample_rate_hz: int) -> NDArray[np.int16]:
         raise MelprintError(f"{shown(path)}: its name is not UTF-8; rename it") from error
     except Exception as error:
         raise MelprintError(f"{path}: unreadable ({(str(error) or type(error).__name__).splitlines()[0]})") from error
-    samples = map_pcm(path, sample_rate_hz) if prepared else to_int16(read_mono(path, sample_rate_hz))
+    if prepared:
+        samples = map_pcm(path, sample_rate_hz)
+    elif _is_long(path):
+        # All channels of many hours would not fit into memory; mixed block by block, they take 2 bytes a sample.
+        samples = np.concatenate(list(pcm_blocks(path, sample_rate_hz)))
+    else:
+        samples = to_int16(read_mono(path, sample_rate_hz))
     if not len(samples):
         raise MelprintError(f"{path}: holds no audio")
     return samples
+
+
+def _is_long(path: Path) -> bool:
+    try:
+        info = soundfile.info(path)
+    except soundfile.SoundFileError:
+        return path.stat().st_size > LONG_BYTES
+    return bool(info.duration * info.channels > LONG_CHANNEL_S)
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,32 @@ def chance_weight(num_query_rows: int, num_reference_rows: int) -> float:
     return WEIGHT_OF_ONE_PAIR + WEIGHT_PER_DECADE * math.log10(max(1, num_query_rows * num_reference_rows))
 
 
+class Options(NamedTuple):
+    """What :func:`aligned_ranges` is asked with."""
+
+    max_step: int
+    min_segments: int
+    min_weight: float
+
+
+def options_for(segment: SegmentSpec, num_query_rows: int, num_reference_rows: int) -> Options:
+    """The defaults, which were measured with two rows a second, for rows at another hop.
+
+    Gains, costs and so the weights of paths rise with the rows that a second has.
+
+    >>> options_for(SegmentSpec(), 100, 1_000)
+    Options(max_step=10, min_segments=3, min_weight=2.0)
+    >>> options_for(SegmentSpec(hop_s=0.25), 200, 2_000)
+    Options(max_step=20, min_segments=5, min_weight=4.0)
+    """
+    more = SegmentSpec().hop_s / segment.hop_s
+    return Options(
+        max(2, round(10 * more)),
+        max(2, segment.num_segments(segment.to_samples(2.0))),
+        round(more * chance_weight(round(num_query_rows / more), round(num_reference_rows / more)), 6),
+    )
+
+
 def aligned_ranges(
     query_QD: NDArray[np.floating],
     reference_RD: NDArray[np.floating],

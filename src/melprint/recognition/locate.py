@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from melprint.audio.files import read_mono, to_int16
 from melprint.audio.framing import segments_of
 from melprint.errors import MelprintError
-from melprint.matching.temporal import Range, aligned_ranges, distinct_ranges, in_seconds, refine
+from melprint.matching.temporal import Range, aligned_ranges, distinct_ranges, in_seconds, options_for, refine
 from melprint.models.fingerprinter import Fingerprinter
 from melprint.recognition.search import PHASES, embed_audible
 from melprint.spec import SegmentSpec
@@ -88,7 +88,11 @@ def locate_rows(
     """As :func:`locate_in`, of a recording that :func:`phases_of` has fingerprinted: for many references."""
     shifts = _shifts(segment)
     reference = np.asarray(reference_RD, np.float32)
-    found = [replace(rows, phase=phase) for phase, its in enumerate(phases) for rows in aligned_ranges(its, reference)]
+    found = [
+        replace(rows, phase=phase)
+        for phase, its in enumerate(phases)
+        for rows in aligned_ranges(its, reference, **options_for(segment, len(its), len(reference))._asdict())
+    ]
     found.sort(key=lambda rows: -rows.weight)
     return [
         in_seconds(

@@ -16,7 +16,7 @@ from melprint.fingerprints.rows import Rows
 from melprint.index.base import Hits
 from melprint.index.exact import ExactIndex
 from melprint.matching.sequence import Borders, Matches, match_sequences
-from melprint.matching.temporal import aligned_ranges
+from melprint.matching.temporal import aligned_ranges, options_for
 from melprint.matching.vote import vote
 from melprint.models.fingerprinter import Fingerprinter
 from melprint.spec import SegmentSpec
@@ -179,7 +179,9 @@ class Searched(NamedTuple):
                         match.query_first,
                         len(match.reference_rows),
                     )
-                    for match in aligned_ranges(rows, reference)
+                    for match in aligned_ranges(
+                        rows, reference, **options_for(self.segment, len(rows), len(reference))._asdict()
+                    )
                 ]
             found.append(its)
         return found
