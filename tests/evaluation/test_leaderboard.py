@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from melprint.cli import app, report
+from melprint.cli import app
+from melprint.commands.research import report
 from melprint.errors import MelprintError
 from melprint.evaluation.evaluate import Options, evaluate
 from melprint.evaluation.leaderboard import COLUMNS, evaluations_below
