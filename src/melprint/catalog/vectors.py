@@ -23,11 +23,11 @@ from melprint.index.faiss import FaissIndex
 EXACT = "exact"
 AUTO = "auto"
 MILVUS = "milvus"
-EXACT_UP_TO = 200_000  # rows of "auto": comparing with all takes about 30 ms a query of 10 s on 2 cores
+EXACT_UP_TO = 30_000  # rows of "auto": comparing with all takes about 25 ms a query of 10 s on 2 cores
 AUTO_FAISS = "ivf-sq8"
 # As in conf/index, by inner product: what an operator chooses between.  docs/scale.md compares them.
 FAISS_KINDS: dict[str, dict[str, Any]] = {
-    "ivf-sq8": {"factory": "IVF{lists},SQ8", "lists_per_sqrt": 1.0, "search": {"nprobe": 24}},
+    "ivf-sq8": {"factory": "IVF{lists},SQ8", "lists_per_sqrt": 1.0, "search": {"nprobe": 12}},
     "ivfpq": {"factory": "IVF{lists},PQ64x8", "lists_per_sqrt": 1.0, "search": {"nprobe": 32}},
     "hnsw": {"factory": "HNSW16,SQ8", "construction": {"efConstruction": 80}, "search": {"efSearch": 64}},
 }
