@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -125,9 +124,17 @@ def time_monitor(catalog: Catalog, recording: Path) -> dict[str, float]:
     began = time.perf_counter()
     cues = [row for row in monitor(catalog, recording) if row.key]
     seconds = time.perf_counter() - began
-    command = [sys.executable, "-m", "melprint.cli", "monitor", str(catalog.folder), str(recording)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    # Not ru_maxrss: that of a child begins with the memory of the process that forked it.
+    script = f"""
+import sys
+from melprint.catalog import Catalog
+from melprint.recognition.monitor import monitor
+from pathlib import Path
+list(monitor(Catalog.open({str(catalog.folder)!r}), Path({str(recording)!r})))
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    peak = int(done.stdout.split()[-1])
     return {"times_real": soundfile.info(recording).duration / seconds, "cues": len(cues), "mb": peak / 1e3}
 
 
