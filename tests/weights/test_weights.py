@@ -129,5 +129,6 @@ def test_the_card_lists_what_was_measured(name: str) -> None:
     card = json.loads((shipped.FOLDER / f"{name}.json").read_text())
     rates = {(row["seconds"]): row for row in card["mixed"]}
     assert set(rates) == {1, 2, 3, 5, 6, 10}
-    assert all(row["num_queries"] >= 1_000 for row in rates.values())
+    asked = {"compact": 2_000, "base": 1_000}[name]  # base takes six times as long
+    assert all(row["num_queries"] >= asked for row in rates.values())
     assert all(row["song_low"] < row["song"] < row["song_high"] for row in rates.values() if 0 < row["song"] < 1)
