@@ -110,13 +110,24 @@ def test_one_bad_file_never_stops_a_batch(
         add(catalog, [tmp_path / "missing.wav"])
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_folder_is_named(catalog: Catalog, tmp_path: Path) -> None:
-    folder = tmp_path / "locked"
-    folder.mkdir()
-    folder.chmod(0)
-    with pytest.raises(MelprintError, match="locked"):
-        add(catalog, [folder])
+def test_an_unreadable_folder_is_named_and_does_not_stop_the_others(
+    catalog: Catalog, waves: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "music" / "locked").mkdir(parents=True)
+    soundfile.write(tmp_path / "music" / "a.wav", waves[0], RATE)
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:  # the super-user may read everything, so rights alone would not do
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    done = add(catalog, [tmp_path / "music"])
+    assert [track.key for track in done.tracks] == ["a.wav"]
+    assert [path.name for path, _ in done.rejected] == ["locked"]
+    with pytest.raises(MelprintError, match="locked: cannot be read"):
+        add(catalog, [tmp_path / "music" / "locked"])
 
 
 @pytest.fixture

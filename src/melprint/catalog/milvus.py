@@ -71,7 +71,7 @@ class MilvusVectors:
         address = uri if "://" in uri else str(folder / uri)
         usual = next((both for name, both in PARAMETERS.items() if kind.upper().startswith(name)), ({}, {}))
         building = {**usual[0], **(params or {})}
-        self.server = MilvusIndex(address, kind, metric, params=building, token=token)  # type: ignore[arg-type]
+        self.server = MilvusIndex(address, kind, metric, params=building, token=token)  # type: ignore[arg-type]  # it checks
         self.parameters = {**usual[1], **(search or {})}
         self.collection = collection or "melprint"
         self.note = folder / NOTE
